@@ -1,0 +1,404 @@
+//! The ABI between the gate (eBPF), the PAM module and the agent: requests, answers, events, map values, pin names.
+//!
+//! Invariants: every record is `repr(C)`, made of fixed-width integers with explicit padding, and its size is asserted
+//! below; numbers are never reused. A change of any record raises [`ABI`], which is part of the pin path, so two
+//! versions never read each other's maps. Times are CLOCK_BOOTTIME nanoseconds.
+
+use crate::ledger::{Ledger, Rule};
+
+/// Version of everything in this file.
+pub const ABI: u32 = 1;
+/// The folder of all pins, mode 0700, root's. Its mode is the whole guard of the gate (`BPF_PROG_TEST_RUN` asks for no
+/// capability on new kernels).
+pub const PIN_ROOT: &str = "/sys/fs/bpf/portcullis";
+/// The pins of this ABI version.
+pub const PIN_DIR: &str = "/sys/fs/bpf/portcullis/v1";
+/// The gate: a program to be called with `BPF_PROG_TEST_RUN`, never attached.
+pub const PIN_GATE: &str = "/sys/fs/bpf/portcullis/v1/gate";
+/// The same path for `BPF_OBJ_GET`.
+pub const PIN_GATE_C: &core::ffi::CStr = c"/sys/fs/bpf/portcullis/v1/gate";
+/// The link of the exit program.
+pub const PIN_EXIT_LINK: &str = "/sys/fs/bpf/portcullis/v1/exit_link";
+/// The word on the kernel command line that keeps Portcullis from loading and from refusing.
+pub const OFF_WORD: &str = "portcullis=off";
+
+/// Names of the maps, which are the names of their pins too.
+pub mod map {
+    /// HASH: account key (u64) → [`super::Row`]. Known users; the key is the uid.
+    pub const ACCOUNTS: &str = "ACCOUNTS";
+    /// HASH: account key (u64, [`super::UNKNOWN`] set) → [`super::Row`]. Names no user has.
+    pub const UNKNOWN: &str = "UNKNOWN_NAMES";
+    /// HASH: task pointer (u64) → [`super::Entry`]. One reservation a task.
+    pub const TASKS: &str = "TASKS";
+    /// ARRAY: class index, see [`super::class_index`] → [`crate::ledger::Rule`].
+    pub const CLASSES: &str = "CLASSES";
+    /// HASH: [`super::member_key`] (u64) → class (u32). Users that are not in class 0.
+    pub const MEMBERS: &str = "MEMBERS";
+    /// ARRAY of one [`super::Settings`].
+    pub const SETTINGS: &str = "SETTINGS";
+    /// ARRAY of u64 counters, see [`super::stat`].
+    pub const STATS: &str = "STATS";
+    /// RINGBUF of [`super::Event`].
+    pub const EVENTS: &str = "EVENTS";
+}
+
+/// Rows of `ACCOUNTS`; memory is taken as rows are made.
+pub const MAX_ACCOUNTS: u32 = 65_536;
+/// Rows of `UNKNOWN_NAMES`. Full means: further invented names are let through uncounted (no such user can log in).
+pub const MAX_UNKNOWN: u32 = 8_192;
+/// Rows of `TASKS`. Full means: reservations end by their maximum age instead of at exit.
+pub const MAX_TASKS: u32 = 16_384;
+/// Rows of `MEMBERS`.
+pub const MAX_MEMBERS: u32 = 131_072;
+/// Classes of one generation of the configuration.
+pub const MAX_CLASSES: u32 = 32;
+/// Bytes of the ring buffer.
+pub const EVENTS_BYTES: u32 = 1 << 20;
+
+/// Bit of an account key that marks a name no user has (the rest is a keyed hash of it).
+pub const UNKNOWN: u64 = 1 << 63;
+
+/// Key of a uid in `MEMBERS` for a generation of the configuration.
+#[inline(always)]
+pub const fn member_key(generation: u32, uid: u32) -> u64 {
+    ((generation as u64) << 32) | uid as u64
+}
+
+/// Index of a class in `CLASSES`: two banks, so that a new configuration is written beside the running one and takes
+/// effect in one store (`Settings::generation`).
+#[inline(always)]
+pub const fn class_index(generation: u32, class: u32) -> u32 {
+    (generation & 1) * MAX_CLASSES + (class & (MAX_CLASSES - 1))
+}
+
+/// What a request asks for. See `ebpf/src/gate.rs` for what each does.
+pub mod op {
+    /// Reserve a guess: [`super::verdict::ADMITTED`], `BUSY` or `LOCKED`.
+    pub const ADMIT: u32 = 1;
+    /// Tell the result of an admitted guess: `Request::arg` is one of [`super::outcome`].
+    pub const RESOLVE: u32 = 2;
+    /// The login that passed goes on to setcred: clear the failures if none is newer. Keyed by `Detail::pid`.
+    pub const CONFIRM: u32 = 3;
+    /// Look, and let overdue reservations and expired locks take their course.
+    pub const CHECK: u32 = 4;
+    /// Lock until `Request::until` (u64::MAX: for ever); `Request::arg` is one of [`super::cause`].
+    pub const LOCK: u32 = 5;
+    /// Take the lock off and forget the failures.
+    pub const UNLOCK: u32 = 6;
+    /// Delete the row if nothing in it matters any more.
+    pub const FORGET: u32 = 7;
+}
+
+/// Results of a guess, as the PAM module reads them off the stack's final status.
+pub mod outcome {
+    /// The secret was right.
+    pub const PASS: u32 = 1;
+    /// The secret was wrong, or the stack refused.
+    pub const FAIL: u32 = 2;
+    /// The status says nothing about the secret: the reservation is returned, nothing else changes.
+    pub const VOID: u32 = 3;
+}
+
+/// Who set a lock.
+pub mod cause {
+    /// The failure that reached `deny`.
+    pub const TRIP: u32 = 1;
+    /// An administrator.
+    pub const ADMINISTRATOR: u32 = 2;
+    /// The store, after a reboot.
+    pub const RESTORED: u32 = 3;
+}
+
+/// Answers of the gate.
+pub mod verdict {
+    /// The gate did not understand the request; nothing was changed.
+    pub const INVALID: u32 = 0;
+    /// Go on. `Answer::token` names the reservation; 0 where the account is exempt or not counted.
+    pub const ADMITTED: u32 = 1;
+    /// All guesses are out: wait and ask again.
+    pub const BUSY: u32 = 2;
+    /// Refuse.
+    pub const LOCKED: u32 = 3;
+    /// Done (resolve, confirm, check, lock, unlock, forget).
+    pub const DONE: u32 = 4;
+    /// No row could be made or kept for the account: nothing was counted.
+    pub const UNCOUNTED: u32 = 5;
+    /// No row, or not in a state for this (confirm without a pass, forget of a live row).
+    pub const NOTHING: u32 = 6;
+    /// The gate is frozen: its successor holds the counts.
+    pub const MOVED: u32 = 7;
+}
+
+/// Kinds of source.
+pub mod source {
+    /// Not known.
+    pub const NONE: u32 = 0;
+    /// A local user: `Detail::uid`, the caller's real uid.
+    pub const LOCAL: u32 = 1;
+    /// `Detail::address`, first four bytes.
+    pub const IPV4: u32 = 2;
+    /// `Detail::address`.
+    pub const IPV6: u32 = 3;
+}
+
+/// Kinds of event.
+pub mod event {
+    /// A guess was refused: the account is locked.
+    pub const REFUSED: u32 = 1;
+    /// A guess was refused: the wait for a free reservation ended.
+    pub const BUSY: u32 = 2;
+    /// A guess was right.
+    pub const PASS: u32 = 3;
+    /// A guess was wrong.
+    pub const FAIL: u32 = 4;
+    /// A guess ended without a word about the secret.
+    pub const VOID: u32 = 5;
+    /// The task died before its guess was resolved: a failure.
+    pub const DIED: u32 = 6;
+    /// Only flags: something came due while the gate looked (see [`super::flag`]).
+    pub const DUE: u32 = 7;
+    /// A login was confirmed and the failures were cleared.
+    pub const CLEARED: u32 = 8;
+    /// A lock was set on request.
+    pub const LOCKED: u32 = 9;
+    /// A lock was taken off on request.
+    pub const UNLOCKED: u32 = 10;
+    /// An attempt on an account that could not be counted.
+    pub const UNCOUNTED: u32 = 11;
+}
+
+/// Bits of `Event::flags` and `Answer::flags`.
+pub mod flag {
+    /// The account tripped in this call: `locked_until` is the new lock.
+    pub const TRIPPED: u32 = 1;
+    /// At least one reservation passed its maximum age and became a failure in this call (`Event::lapsed`).
+    pub const LAPSED: u32 = 2;
+    /// A lock was found expired and taken off in this call.
+    pub const EXPIRED: u32 = 4;
+    /// The account is exempt.
+    pub const EXEMPT: u32 = 8;
+    /// A failure by lapse was withdrawn by a late pass.
+    pub const WITHDRAWN: u32 = 16;
+}
+
+/// Bits of `Request::flags`.
+pub mod ask {
+    /// The caller will not wait any longer: a BUSY verdict is to be told as an event.
+    pub const LAST_TRY: u32 = 1;
+}
+
+/// Indexes of `STATS`.
+pub mod stat {
+    /// Events that found no room in the ring buffer.
+    pub const LOST_EVENTS: u32 = 0;
+    /// Rows that could not be made: table full.
+    pub const NO_ROW: u32 = 1;
+    /// `TASKS` was full: the reservation can only age out.
+    pub const NO_TASK: u32 = 2;
+    /// A row was deleted or reused four times in a row under a caller.
+    pub const ROW_RACE: u32 = 3;
+    /// Gate calls by op: `CALLS + op`.
+    pub const CALLS: u32 = 8;
+    /// Gate latency: `LATENCY + floor(log2(ns))`, at most `LATENCY + 31`.
+    pub const LATENCY: u32 = 16;
+    /// Sum of the gate's nanoseconds.
+    pub const LATENCY_SUM: u32 = 48;
+    /// Entries of the map.
+    pub const ENTRIES: u32 = 64;
+}
+
+/// What the caller knows about an attempt. Only root callers reach the gate, so these are root's words; the names and
+/// addresses in them came from outside and are never trusted as anything but bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Detail {
+    /// One of [`source`].
+    pub source: u32,
+    /// Real uid of the calling process.
+    pub uid: u32,
+    /// Remote address in network order, IPv4 in the first four bytes.
+    pub address: [u8; 16],
+    /// Calling process, in its own pid namespace.
+    pub pid: u32,
+    /// Its parent: sshd's keyboard-interactive child authenticates, its parent goes on to setcred.
+    pub parent: u32,
+    /// PAM status the stack ended with (resolve), else 0.
+    pub status: i32,
+    /// Explicit padding.
+    pub pad: u32,
+    /// PAM service, cut at 16 bytes, zero-filled.
+    pub service: [u8; 16],
+    /// PAM tty without "/dev/", cut at 16 bytes, zero-filled.
+    pub tty: [u8; 16],
+}
+
+/// An attempt under way: the value of `TASKS`, and the first part of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Entry {
+    /// Account key: a uid, or [`UNKNOWN`] and a keyed hash.
+    pub account: u64,
+    /// Token of the reservation.
+    pub token: u64,
+    /// Who, where, by what.
+    pub detail: Detail,
+}
+
+/// A call of the gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Request {
+    /// [`ABI`] of the caller.
+    pub abi: u32,
+    /// One of [`op`].
+    pub op: u32,
+    /// Bits of [`ask`].
+    pub flags: u32,
+    /// Argument of the op.
+    pub arg: u32,
+    /// LOCK: boot time in nanoseconds, u64::MAX for ever.
+    pub until: u64,
+    /// Account, token, detail.
+    pub entry: Entry,
+}
+
+/// The gate's answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Answer {
+    /// One of [`verdict`].
+    pub verdict: u32,
+    /// Bits of [`flag`].
+    pub flags: u32,
+    /// Failures in the window.
+    pub failures: u32,
+    /// Reservations out.
+    pub reservations: u32,
+    /// `deny` of the account's class.
+    pub deny: u32,
+    /// Times the account has tripped since its row was made.
+    pub trips: u32,
+    /// Token of the reservation (ADMITTED).
+    pub token: u64,
+    /// 0, or when the lock ends; u64::MAX: never.
+    pub locked_until: u64,
+    /// The gate's clock.
+    pub now: u64,
+}
+
+/// A record of the ring buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Event {
+    /// One of [`event`].
+    pub kind: u32,
+    /// Bits of [`flag`].
+    pub flags: u32,
+    /// Number of this event in its account's row: rises by one each, so a gap shows a lost one.
+    pub seq: u64,
+    /// When, CLOCK_BOOTTIME.
+    pub time: u64,
+    /// 0, or when the lock ends; u64::MAX: never.
+    pub locked_until: u64,
+    /// Failures in the window after this event.
+    pub failures: u32,
+    /// `deny` of the class.
+    pub deny: u32,
+    /// Trips of the account so far, this one included.
+    pub trips: u32,
+    /// Reservations that passed their maximum age in this call.
+    pub lapsed: u32,
+    /// The last of those: kind of actor in the upper 32 bits of the slot, see `ledger::Actor`.
+    pub lapsed_actor: u64,
+    /// One of [`source`] for `lapsed_actor`.
+    pub lapsed_source: u32,
+    /// One of [`cause`] where there is a lock.
+    pub cause: u32,
+    /// Account, token, detail of the caller.
+    pub entry: Entry,
+}
+
+/// Value of `ACCOUNTS` and `UNKNOWN_NAMES`.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Row {
+    /// The kernel's `bpf_spin_lock`.
+    pub lock: u32,
+    /// 1 while the row may be used; checked under the lock together with `key`, since a deleted row's memory can be
+    /// another account's the next moment.
+    pub alive: u32,
+    /// Account key this row belongs to.
+    pub key: u64,
+    /// Number of the last event.
+    pub events: u64,
+    /// The counts.
+    pub ledger: Ledger,
+}
+
+/// Value of `SETTINGS`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Settings {
+    /// Generation of the configuration: its parity picks the bank of `CLASSES`, its value the keys of `MEMBERS`.
+    pub generation: u32,
+    /// 1: every request is answered MOVED.
+    pub frozen: u32,
+    /// Key of the hash of unknown names.
+    pub hash_key: [u64; 2],
+}
+
+impl Detail {
+    /// Nothing known.
+    pub const EMPTY: Self = Self {
+        source: source::NONE,
+        uid: 0,
+        address: [0; 16],
+        pid: 0,
+        parent: 0,
+        status: 0,
+        pad: 0,
+        service: [0; 16],
+        tty: [0; 16],
+    };
+}
+
+impl Request {
+    /// A request about an account, with nothing else set.
+    pub const fn new(op: u32, account: u64) -> Self {
+        Self {
+            abi: ABI,
+            op,
+            flags: 0,
+            arg: 0,
+            until: 0,
+            entry: Entry { account, token: 0, detail: Detail::EMPTY },
+        }
+    }
+}
+
+/// Bytes of the packet in which a call travels: request, answer, and room for a new row, which the gate fills and
+/// inserts when the account has none (a BPF stack holds 512 bytes).
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Packet {
+    /// In.
+    pub request: Request,
+    /// Out.
+    pub answer: Answer,
+    /// Scratch of the gate.
+    pub row: Row,
+}
+
+const _: () = {
+    assert!(size_of::<Detail>() == 72);
+    assert!(size_of::<Entry>() == 88);
+    assert!(size_of::<Request>() == 112);
+    assert!(size_of::<Answer>() == 48);
+    assert!(size_of::<Event>() == 152);
+    assert!(size_of::<Settings>() == 24);
+    assert!(size_of::<Rule>() == 40);
+    assert!(size_of::<Row>() == 24 + size_of::<Ledger>());
+    // XDP test runs take one page less head room and skb_shared_info.
+    assert!(size_of::<Packet>() <= 3000);
+    assert!(MAX_CLASSES.is_power_of_two());
+};

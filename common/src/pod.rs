@@ -1,0 +1,13 @@
+//! The only `unsafe impl Pod`: what may cross into and out of BPF maps as bytes.
+
+use crate::abi::{Entry, Row, Settings};
+use crate::ledger::Rule;
+
+// SAFETY: repr(C), fixed-width integers only, no implicit padding (sizes asserted in abi.rs), any bit pattern is valid.
+unsafe impl aya::Pod for Entry {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Row {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Settings {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Rule {}
