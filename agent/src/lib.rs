@@ -1,1 +1,6 @@
-//! portcullis-agent
+//! The agent of Portcullis: loads and pins the gate, reads its events, decides by policy, acts, and shows it all.
+//!
+//! Invariants: the gate decides without the agent, so nothing in here is on the path of a login; what comes from outside
+//! (names, terminals, services, addresses) is bytes to be bounded and escaped, never parsed by a shell.
+
+pub mod kernel;

@@ -1,0 +1,36 @@
+//! Puts the eBPF object where the agent embeds it.
+//!
+//! Looks at `PORTCULLIS_BPF_OBJECT`, else at `ebpf/portcullis.bpf.o` in the target folder; without one the build ends
+//! with the one command that makes it.
+
+use std::env;
+use std::path::PathBuf;
+
+fn main() {
+    println!("cargo::rerun-if-env-changed=PORTCULLIS_BPF_OBJECT");
+    println!("cargo::rerun-if-env-changed=CARGO_TARGET_DIR");
+    let object = object();
+    println!("cargo::rerun-if-changed={}", object.display());
+    let Some(out) = env::var_os("OUT_DIR").map(PathBuf::from) else {
+        println!("cargo::error=cargo gave no OUT_DIR to the build script of portcullis-agent");
+        return;
+    };
+    if let Err(error) = std::fs::copy(&object, out.join("portcullis.bpf.o")) {
+        println!(
+            "cargo::error=no eBPF object at {} ({error}): make it with `cargo xtask build-ebpf`, or name one in PORTCULLIS_BPF_OBJECT",
+            object.display()
+        );
+    }
+}
+
+/// Where the object is expected.
+fn object() -> PathBuf {
+    if let Some(path) = env::var_os("PORTCULLIS_BPF_OBJECT") {
+        return PathBuf::from(path);
+    }
+    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(
+        || PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default()).join("../target"),
+        PathBuf::from,
+    );
+    target.join("ebpf/portcullis.bpf.o")
+}

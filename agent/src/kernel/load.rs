@@ -1,0 +1,116 @@
+//! Loads the eBPF object and pins it: maps by name, the gate, the link of the exit program.
+//!
+//! Invariants: idempotent; pinned maps are reused after their shape was checked; a running gate is replaced in one step
+//! by a new one over the same maps; SETTINGS gets its random key once, when it is first made.
+
+use std::path::Path;
+
+use aya::maps::MapError;
+use aya::programs::links::FdLink;
+use aya::programs::{BtfTracePoint, Xdp};
+use aya::{Btf, Ebpf, EbpfLoader};
+use portcullis_common::abi;
+
+use super::pins::{self, SHAPES};
+use super::{KernelError, Tables, bpf};
+
+/// The eBPF object this agent was built with.
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portcullis.bpf.o"));
+
+/// Name of the gate's program in the object.
+const GATE: &str = "gate";
+/// Name of the exit program in the object.
+const EXIT: &str = "exit";
+/// The tracepoint it hangs on.
+const EXIT_TRACEPOINT: &str = "sched_process_exit";
+
+/// What [`load`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loaded {
+    /// Nothing was pinned before: a fresh gate.
+    Fresh,
+    /// A gate was running and was replaced over the same maps.
+    Replaced,
+}
+
+/// Loads `object` and pins what is in it.
+///
+/// # Errors
+/// See [`KernelError`]: each names what is missing or in the way and what to do.
+pub fn load(object: &[u8]) -> Result<Loaded, KernelError> {
+    pins::prepare()?;
+    pins::check_maps()?;
+    raise_memlock();
+    let had_gate = pins::gate_pinned();
+    let btf = Btf::from_sys_fs().map_err(|source| KernelError::Unsupported {
+        feature: "type information at /sys/kernel/btf/vmlinux (CONFIG_DEBUG_INFO_BTF)",
+        source: Box::new(source),
+    })?;
+    let mut loader = EbpfLoader::new();
+    loader.btf(Some(&btf));
+    for shape in &SHAPES {
+        loader.map_pin_path(shape.name, pins::pin(shape.name));
+    }
+    let mut ebpf = loader.load(object).map_err(bpf("load the eBPF object"))?;
+    for shape in &SHAPES {
+        if ebpf.map(shape.name).is_none() {
+            return Err(KernelError::Object { what: format!("the map {}", shape.name) });
+        }
+    }
+    Tables::open()?.ensure_settings()?;
+    exit_program(&mut ebpf, &btf)?;
+    gate(&mut ebpf)?;
+    pins::tighten()?;
+    Ok(if had_gate { Loaded::Replaced } else { Loaded::Fresh })
+}
+
+/// Loads the gate and puts it in the place of an older one.
+fn gate(ebpf: &mut Ebpf) -> Result<(), KernelError> {
+    let program: &mut Xdp = ebpf
+        .program_mut(GATE)
+        .ok_or_else(|| KernelError::Object { what: format!("the program {GATE}") })?
+        .try_into()
+        .map_err(bpf("use the program gate as XDP"))?;
+    program.load().map_err(bpf("load the gate"))?;
+    let path = Path::new(abi::PIN_GATE);
+    let fresh = path.with_file_name("gate_next");
+    pins::remove_left_over(&fresh)?;
+    program.pin(&fresh).map_err(bpf("pin the gate"))?;
+    pins::replace(&fresh, path)
+}
+
+/// Attaches the exit program and puts its link in the place of an older one, which detaches that.
+fn exit_program(ebpf: &mut Ebpf, btf: &Btf) -> Result<(), KernelError> {
+    let program: &mut BtfTracePoint = ebpf
+        .program_mut(EXIT)
+        .ok_or_else(|| KernelError::Object { what: format!("the program {EXIT}") })?
+        .try_into()
+        .map_err(bpf("use the program exit as tp_btf"))?;
+    program.load(EXIT_TRACEPOINT, btf).map_err(bpf("load the exit program"))?;
+    let id = program.attach().map_err(bpf("attach the exit program to sched_process_exit"))?;
+    let link = program.take_link(id).map_err(bpf("take the link of the exit program"))?;
+    let link: FdLink = link.into();
+    let path = Path::new(abi::PIN_EXIT_LINK);
+    let fresh = path.with_file_name("exit_link_next");
+    pins::remove_left_over(&fresh)?;
+    link.pin(&fresh).map_err(bpf("pin the link of the exit program"))?;
+    pins::replace(&fresh, path)
+}
+
+/// Lifts the limit of locked memory: kernels before 5.11 charge maps against it. Where that is refused, creating the
+/// maps will say so.
+fn raise_memlock() {
+    use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
+    if let Err(error) = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY) {
+        log::debug!("RLIMIT_MEMLOCK stays as it is: {error}");
+    }
+}
+
+/// Whether an error of aya says that the element is not there.
+pub(super) fn absent(error: &MapError) -> bool {
+    match error {
+        MapError::KeyNotFound | MapError::ElementNotFound => true,
+        MapError::SyscallError(error) => error.io_error.raw_os_error() == Some(libc::ENOENT),
+        _ => false,
+    }
+}

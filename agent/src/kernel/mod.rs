@@ -1,0 +1,144 @@
+//! Everything the agent does with `bpf(2)`: load and pin the programs, read and write the tables, read the events.
+//!
+//! Invariants: only this module touches pins and maps; pins are root's (0600 in a 0700 folder); there is never a moment
+//! without a gate once there was one; maps that are pinned already are reused, never recreated.
+
+mod load;
+mod pins;
+mod ring;
+mod tables;
+
+pub use load::{Loaded, OBJECT, load};
+pub use pins::{PinState, gate_pinned, pin_states, prepare, switched_off, other_versions};
+pub use ring::EventRing;
+pub use tables::{Occupancy, Slice, Stats, TableRow, Tables};
+
+use std::io;
+use std::path::PathBuf;
+
+/// What went wrong between the agent and the kernel.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// Not root.
+    #[error("not root: loading the gate needs root, start it as a system service or with sudo")]
+    NotRoot,
+    /// The break-glass word is on the kernel command line.
+    #[error(
+        "`{}` is on the kernel command line: the gate is not loaded; reboot without that word to turn it on again",
+        portcullis_common::abi::OFF_WORD
+    )]
+    SwitchedOff,
+    /// /sys/fs/bpf is no BPF file system.
+    #[error("no bpffs at /sys/fs/bpf: mount -t bpf bpf /sys/fs/bpf")]
+    NoBpffs,
+    /// Pins of another ABI version are there.
+    #[error(
+        "{path} holds the pins of another version of Portcullis; stop its agent and remove them (rm -r {path}), then start again"
+    )]
+    OtherVersion {
+        /// Folder of the other version.
+        path: PathBuf,
+    },
+    /// Nothing is pinned.
+    #[error("no gate is loaded ({path} is missing): run `portcullisd gate` or start portcullis-gate.service")]
+    NoGate {
+        /// The pin looked for.
+        path: PathBuf,
+    },
+    /// A pin is not what this version would make.
+    #[error(
+        "the pin {path} is another kind of map ({what}); stop the agent, `rm -r {dir}` and start again (counts and locks in the gate are lost, the store restores locks)",
+        dir = portcullis_common::abi::PIN_DIR
+    )]
+    WrongPin {
+        /// The pin.
+        path: PathBuf,
+        /// What differs.
+        what: String,
+    },
+    /// The kernel lacks what the gate is built on.
+    #[error("this kernel lacks {feature}, which Portcullis needs (Linux 6.1 or later with BTF): {source}")]
+    Unsupported {
+        /// What is missing.
+        feature: &'static str,
+        /// The kernel's words.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A file operation on a pin or its folder.
+    #[error("cannot {what} {path}: {source}")]
+    File {
+        /// The operation.
+        what: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The system's words.
+        source: io::Error,
+    },
+    /// The object cannot be used.
+    #[error("the eBPF object lacks {what}: it is another version's, build it anew with `cargo xtask build-ebpf`")]
+    Object {
+        /// Map or program that is missing.
+        what: String,
+    },
+    /// aya could not load, attach or pin.
+    #[error("cannot {what}: {}", chain(source.as_ref()))]
+    Bpf {
+        /// The operation.
+        what: String,
+        /// aya's words, the verifier's log among them.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A table could not be read or written.
+    #[error("cannot {what} the table {table}: {}", chain(source))]
+    Table {
+        /// The operation.
+        what: &'static str,
+        /// The map.
+        table: &'static str,
+        /// aya's words.
+        source: aya::maps::MapError,
+    },
+    /// More classes or members than the tables hold.
+    #[error("the configuration has {count} {what}, the gate holds {limit}: use fewer")]
+    TooMany {
+        /// Classes or members.
+        what: &'static str,
+        /// How many were asked for.
+        count: usize,
+        /// How many fit.
+        limit: u32,
+    },
+    /// The kernel's source of random bytes failed.
+    #[error("no random bytes for the key of unknown names: {source}")]
+    Random {
+        /// The system's words.
+        source: getrandom::Error,
+    },
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        let words = next.to_string();
+        if !text.contains(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        cause = next.source();
+    }
+    text
+}
+
+/// An operation on a file that failed.
+fn file(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> KernelError {
+    let path = path.into();
+    move |source| KernelError::File { what, path, source }
+}
+
+/// A failed operation of aya.
+fn bpf<E: std::error::Error + Send + Sync + 'static>(what: impl Into<String>) -> impl FnOnce(E) -> KernelError {
+    let what = what.into();
+    move |source| KernelError::Bpf { what, source: Box::new(source) }
+}
