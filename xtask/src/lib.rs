@@ -2,7 +2,10 @@
 
 pub mod apt;
 pub mod bpf_check;
+pub mod build;
 pub mod ebpf;
 pub mod error;
+pub mod install;
 pub mod run;
+pub mod sandbox;
 pub mod workspace;

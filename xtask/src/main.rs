@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use xtask::error::Result;
 use xtask::workspace::Workspace;
-use xtask::ebpf;
+use xtask::{build, ebpf, install, sandbox};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Developer verbs of Portcullis")]
@@ -18,6 +18,36 @@ struct Cli {
 enum Verb {
     /// Build and check the eBPF object
     BuildEbpf(BuildEbpf),
+    /// Build everything that is installed
+    Build,
+    /// Open a throw-away system with Portcullis running, for a shell or one command
+    Sandbox(sandbox::Options),
+    /// Install the release build
+    Install(Root),
+    /// Take Portcullis out again, the PAM line first
+    Uninstall(Uninstall),
+    #[command(hide = true)]
+    SandboxInit(sandbox::init::Init),
+    #[command(hide = true)]
+    SandboxLayer {
+        layer: PathBuf,
+    },
+}
+
+#[derive(Args)]
+struct Root {
+    /// The system's root folder
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    root: PathBuf,
+}
+
+#[derive(Args)]
+struct Uninstall {
+    #[command(flatten)]
+    root: Root,
+    /// Remove the configuration and the store too
+    #[arg(long)]
+    purge: bool,
 }
 
 #[derive(Args)]
@@ -45,7 +75,20 @@ fn dispatch(verb: Verb) -> Result<u8> {
     match verb {
         Verb::BuildEbpf(args) => {
             ebpf::build(&workspace, &ebpf::Options { features: args.features, out: args.out })?;
-            Ok(0)
+        }
+        Verb::Build => build::build(&workspace)?,
+        Verb::Sandbox(options) => return sandbox::run(&workspace, &options),
+        Verb::SandboxInit(init) => return sandbox::init::run(&workspace, &init),
+        Verb::SandboxLayer { layer } => sandbox::layer::make(&workspace, &layer)?,
+        Verb::Install(Root { root }) => {
+            build::refresh(&workspace)?;
+            let config = install::install(&workspace, &root)?;
+            println!("Portcullis is installed below {}.\n{}", root.display(), install::next_steps(config));
+        }
+        Verb::Uninstall(args) => {
+            install::uninstall(&args.root.root, args.purge)?;
+            println!("Portcullis is gone from {}.", args.root.root.display());
         }
     }
+    Ok(0)
 }
