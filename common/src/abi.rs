@@ -87,6 +87,8 @@ pub mod op {
     pub const UNLOCK: u32 = 6;
     /// Delete the row if nothing in it matters any more.
     pub const FORGET: u32 = 7;
+    /// The exit program's own: the task that held the reservation is gone. Refused from user space.
+    pub const LAPSE: u32 = 8;
 }
 
 /// Results of a guess, as the PAM module reads them off the stack's final status.
@@ -127,6 +129,8 @@ pub mod verdict {
     pub const NOTHING: u32 = 6;
     /// The gate is frozen: its successor holds the counts.
     pub const MOVED: u32 = 7;
+    /// The row was deleted or reused under the call; nothing was changed. Ask again at once (the client does).
+    pub const AGAIN: u32 = 8;
 }
 
 /// Kinds of source.
@@ -195,7 +199,7 @@ pub mod stat {
     pub const NO_ROW: u32 = 1;
     /// `TASKS` was full: the reservation can only age out.
     pub const NO_TASK: u32 = 2;
-    /// A row was deleted or reused four times in a row under a caller.
+    /// A row was deleted or reused under a call, which was answered AGAIN.
     pub const ROW_RACE: u32 = 3;
     /// Gate calls by op: `CALLS + op`.
     pub const CALLS: u32 = 8;
@@ -331,6 +335,8 @@ pub struct Row {
     pub key: u64,
     /// Number of the last event.
     pub events: u64,
+    /// Scratch of the gate.
+    pub scratch: u64,
     /// The counts.
     pub ledger: Ledger,
 }
@@ -397,7 +403,7 @@ const _: () = {
     assert!(size_of::<Event>() == 152);
     assert!(size_of::<Settings>() == 24);
     assert!(size_of::<Rule>() == 40);
-    assert!(size_of::<Row>() == 24 + size_of::<Ledger>());
+    assert!(size_of::<Row>() == 32 + size_of::<Ledger>());
     // XDP test runs take one page less head room and skb_shared_info.
     assert!(size_of::<Packet>() <= 3000);
     assert!(MAX_CLASSES.is_power_of_two());

@@ -1,3 +1,183 @@
 //! Calls the pinned gate: `BPF_OBJ_GET`, then `BPF_PROG_TEST_RUN` (bpf(2)), by libc alone.
 //!
-//! Invariants: no allocation, no thread, no state; each file descriptor is closed again; EINTR is retried.
+//! Invariants: no allocation, no thread, no state; the descriptor is closed when the [`Gate`] is dropped; EINTR is
+//! retried, as is a verdict of AGAIN. All `unsafe` of the client is in this file.
+
+use core::mem::zeroed;
+
+use crate::abi::{ABI, Answer, PIN_GATE_C, Packet, Request, verdict};
+
+const BPF_OBJ_GET: libc::c_int = 7;
+const BPF_PROG_TEST_RUN: libc::c_int = 10;
+/// Tries of a call whose row is deleted or reused under it every time.
+const TRIES: u32 = 16;
+
+/// `union bpf_attr`, the part of `BPF_OBJ_GET`.
+#[repr(C)]
+struct ObjGet {
+    pathname: u64,
+    bpf_fd: u32,
+    file_flags: u32,
+}
+
+/// `union bpf_attr`, the part of `BPF_PROG_TEST_RUN`.
+#[repr(C)]
+struct TestRun {
+    prog_fd: u32,
+    retval: u32,
+    data_size_in: u32,
+    data_size_out: u32,
+    data_in: u64,
+    data_out: u64,
+    repeat: u32,
+    duration: u32,
+    ctx_size_in: u32,
+    ctx_size_out: u32,
+    ctx_in: u64,
+    ctx_out: u64,
+    flags: u32,
+    cpu: u32,
+    batch_size: u32,
+    pad: u32,
+}
+
+/// Why a call did not come to an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// The gate's pin could not be opened: errno. ENOENT: not loaded. EACCES: not root.
+    Open(i32),
+    /// The gate could not be run: errno.
+    Run(i32),
+    /// The program answered something else than a gate of this ABI does.
+    Foreign,
+}
+
+impl Error {
+    /// Whether the caller could have caused it himself (EMFILE, ENFILE, ENOMEM, EINTR): such errors always refuse.
+    #[must_use]
+    pub fn is_callers(self) -> bool {
+        matches!(
+            self,
+            Self::Open(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EINTR)
+                | Self::Run(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EINTR)
+        )
+    }
+
+    /// The errno behind it, 0 for [`Error::Foreign`].
+    #[must_use]
+    pub fn errno(self) -> i32 {
+        match self {
+            Self::Open(errno) | Self::Run(errno) => errno,
+            Self::Foreign => 0,
+        }
+    }
+}
+
+impl core::fmt::Display for Error {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Open(libc::ENOENT) => {
+                write!(f, "the gate is not loaded (no pin {}): start portcullis-gate.service", crate::abi::PIN_GATE)
+            }
+            Self::Open(libc::EACCES | libc::EPERM) => {
+                write!(f, "the gate's pin {} may be opened by root only", crate::abi::PIN_GATE)
+            }
+            Self::Open(errno) => write!(f, "opening the gate's pin {}: errno {errno}", crate::abi::PIN_GATE),
+            Self::Run(errno) => write!(f, "running the gate: errno {errno}"),
+            Self::Foreign => write!(
+                f,
+                "the program at {} is not a gate of ABI {ABI}: restart portcullis-gate.service",
+                crate::abi::PIN_GATE
+            ),
+        }
+    }
+}
+
+impl core::error::Error for Error {}
+
+/// An open gate.
+#[derive(Debug)]
+pub struct Gate {
+    fd: libc::c_int,
+}
+
+impl Gate {
+    /// Opens the pinned gate.
+    ///
+    /// # Errors
+    /// [`Error::Open`] with the errno of `BPF_OBJ_GET`.
+    pub fn open() -> Result<Self, Error> {
+        let mut attr = ObjGet { pathname: PIN_GATE_C.as_ptr() as u64, bpf_fd: 0, file_flags: 0 };
+        bpf(BPF_OBJ_GET, &mut attr).map(|fd| Self { fd }).map_err(Error::Open)
+    }
+
+    /// One call.
+    ///
+    /// # Errors
+    /// [`Error::Run`] with the errno of `BPF_PROG_TEST_RUN`, [`Error::Foreign`] when what answered is no gate.
+    pub fn call(&self, request: &Request) -> Result<Answer, Error> {
+        let mut answer = Answer::default();
+        for _ in 0..TRIES {
+            answer = self.run(request)?;
+            if answer.verdict != verdict::AGAIN {
+                break;
+            }
+        }
+        Ok(answer)
+    }
+
+    fn run(&self, request: &Request) -> Result<Answer, Error> {
+        // SAFETY: Packet is integers only; all zero is a valid one.
+        let mut packet: Packet = unsafe { zeroed() };
+        packet.request = *request;
+        let place = &raw mut packet;
+        let mut attr = TestRun {
+            prog_fd: self.fd.cast_unsigned(),
+            retval: 0,
+            data_size_in: size_of::<Packet>() as u32,
+            data_size_out: size_of::<Packet>() as u32,
+            data_in: place as u64,
+            data_out: place as u64,
+            repeat: 1,
+            duration: 0,
+            ctx_size_in: 0,
+            ctx_size_out: 0,
+            ctx_in: 0,
+            ctx_out: 0,
+            flags: 0,
+            cpu: 0,
+            batch_size: 0,
+            pad: 0,
+        };
+        bpf(BPF_PROG_TEST_RUN, &mut attr).map_err(Error::Run)?;
+        // SAFETY: written by the kernel, integers only; read through the pointer whose address the kernel was given.
+        let answer = unsafe { (&raw const (*place).answer).read_volatile() };
+        // XDP_PASS and a clock: anything else was not our gate.
+        if attr.retval == 2 && answer.now != 0 { Ok(answer) } else { Err(Error::Foreign) }
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        // SAFETY: the descriptor is ours and open.
+        unsafe { libc::close(self.fd) };
+    }
+}
+
+/// bpf(2), again when a signal came between.
+fn bpf<T>(command: libc::c_int, attr: &mut T) -> Result<libc::c_int, i32> {
+    loop {
+        // SAFETY: `attr` is a prefix of `union bpf_attr` of the size given, and what it points to outlives the call.
+        let result = unsafe {
+            libc::syscall(libc::SYS_bpf, command, core::ptr::from_mut(attr), size_of::<T>())
+        };
+        if result >= 0 {
+            return Ok(result as libc::c_int);
+        }
+        // SAFETY: errno of this thread.
+        let errno = unsafe { *libc::__errno_location() };
+        if errno != libc::EINTR {
+            return Err(errno);
+        }
+    }
+}

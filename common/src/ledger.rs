@@ -15,7 +15,7 @@
 //! * The same lines run in the kernel and in the property tests. No function here may compile to a call: no memcpy, no
 //!   memset, hence field by field, and `#[inline(always)]` (`cargo xtask build-ebpf` checks the object).
 
-use crate::abi::{cause, flag, outcome, verdict};
+use crate::abi::{cause, flag, op, outcome, verdict};
 
 /// Slots of an account: the highest `deny`.
 pub const SLOTS: usize = 16;
@@ -24,7 +24,7 @@ pub const PASSES: usize = 8;
 /// "Never" as a time or a duration.
 pub const NEVER: u64 = u64::MAX;
 
-/// Slot states.
+/// Slot states, as bits: counting them is arithmetic, not branching, which keeps the verifier's states few.
 pub mod state {
     /// Not in use.
     pub const FREE: u32 = 0;
@@ -32,8 +32,8 @@ pub mod state {
     pub const RESERVED: u32 = 1;
     /// A guess was wrong.
     pub const FAILED: u32 = 2;
-    /// A guess was never resolved: its task died or it got too old. A late pass withdraws it.
-    pub const LAPSED: u32 = 3;
+    /// A guess was never resolved: its task died or it got too old. A failure; a late pass withdraws it.
+    pub const LAPSED: u32 = FAILED | 4;
 }
 
 /// What one class of accounts asks for. Durations in nanoseconds.
@@ -58,6 +58,14 @@ pub struct Rule {
 pub mod rule_flag {
     /// Never locked.
     pub const EXEMPT: u32 = 1;
+}
+
+impl Slot {
+    /// Whether this counts as a failure.
+    #[inline(always)]
+    pub fn is_failure(&self) -> bool {
+        self.state & state::FAILED != 0
+    }
 }
 
 impl Rule {
@@ -151,10 +159,14 @@ pub struct Ledger {
     pub cause: u32,
     /// Trips, ever.
     pub trips: u32,
-    /// Next element of `passes` to be written.
+    /// When the last reservation became a failure by its age.
+    pub lapsed_at: u64,
+    /// Who held it: `Actor::id`.
+    pub lapsed_actor: u64,
+    /// Who held it: `Actor::kind`.
+    pub lapsed_kind: u32,
+    /// Passes so far; modulo [`PASSES`] the next element of `passes` to be written.
     pub next_pass: u32,
-    /// Explicit padding.
-    pub pad: u32,
     /// What counts.
     pub slots: [Slot; SLOTS],
     /// What may be confirmed.
@@ -172,10 +184,32 @@ pub struct Step {
     pub token: u64,
     /// Reservations that became failures by age.
     pub lapsed: u32,
-    /// Who held the last of them: kind.
-    pub lapsed_kind: u32,
-    /// Who held the last of them: id.
-    pub lapsed_actor: u64,
+}
+
+/// One call of the rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// One of `abi::op`.
+    pub op: u32,
+    /// RESOLVE: one of `abi::outcome`. LOCK: one of `abi::cause`.
+    pub arg: u32,
+    /// RESOLVE, LAPSE: which reservation.
+    pub token: u64,
+    /// LOCK: its end, [`NEVER`]: until released.
+    pub until: u64,
+    /// ADMIT: who guesses.
+    pub actor: Actor,
+    /// RESOLVE, CONFIRM: which process.
+    pub process: u32,
+    /// RESOLVE: its parent.
+    pub parent: u32,
+}
+
+impl Call {
+    /// A call with nothing but its op.
+    pub const fn new(op: u32) -> Self {
+        Self { op, arg: 0, token: 0, until: 0, actor: Actor { kind: 0, id: 0 }, process: 0, parent: 0 }
+    }
 }
 
 /// Numbers to show.
@@ -197,8 +231,10 @@ impl Ledger {
         locked_at: 0,
         cause: 0,
         trips: 0,
+        lapsed_at: 0,
+        lapsed_actor: 0,
+        lapsed_kind: 0,
         next_pass: 0,
-        pad: 0,
         slots: [Slot { state: state::FREE, kind: 0, actor: 0, token: 0, time: 0 }; SLOTS],
         passes: [Pass { process: 0, parent: 0, time: 0, failed: 0 }; PASSES],
     };
@@ -215,52 +251,45 @@ impl Ledger {
         let mut failures = 0;
         let mut reservations = 0;
         for slot in &self.slots {
-            failures += u32::from(slot.state >= state::FAILED);
-            reservations += u32::from(slot.state == state::RESERVED);
+            failures += (slot.state >> 1) & 1;
+            reservations += slot.state & 1;
         }
         Counts { failures, reservations }
     }
 
     /// Lets happen what came due since the last call: reservations too old become failures (and may trip), failures
-    /// leave the window, the lock expires.
+    /// leave the window, the lock expires. The first half of [`Ledger::apply`].
+    ///
+    /// One pass is exact: every call settles first, so no failure on the books is newer than one that comes due here,
+    /// and since no more than `deny` slots are in use, only the newest of them all can be the one that trips.
     #[inline(always)]
     pub fn settle(&mut self, now: u64, rule: &Rule) -> Step {
         let now = self.clock(now);
-        let mut step = Step {
-            verdict: verdict::DONE,
-            flags: 0,
-            token: 0,
-            lapsed: 0,
-            lapsed_kind: 0,
-            lapsed_actor: 0,
-        };
-        // At most SLOTS of them, the one that came due first before the others.
-        for _ in 0..SLOTS {
-            let mut due = NEVER;
-            let mut token = 0;
-            for slot in &self.slots {
-                let end = slot.time.saturating_add(rule.max_age);
-                if slot.state == state::RESERVED && end <= now && end < due {
-                    due = end;
-                    token = slot.token;
+        let mut step = Step { verdict: verdict::DONE, flags: 0, token: 0, lapsed: 0 };
+        let before = self.failed;
+        for slot in &mut self.slots {
+            if slot.state == state::RESERVED
+                && now.saturating_sub(slot.time) >= rule.max_age
+                && !cfg!(feature = "mutation-no-lapse")
+            {
+                slot.state = state::LAPSED;
+                slot.time = slot.time.saturating_add(rule.max_age);
+                self.failed += 1;
+                if slot.time >= self.lapsed_at {
+                    self.lapsed_at = slot.time;
+                    self.lapsed_kind = slot.kind;
+                    self.lapsed_actor = slot.actor;
                 }
             }
-            if due == NEVER || cfg!(feature = "mutation-no-lapse") {
-                break;
-            }
-            step.lapsed += 1;
-            step.flags |= flag::LAPSED;
-            for slot in &mut self.slots {
-                if slot.state == state::RESERVED && slot.token == token {
-                    step.lapsed_kind = slot.kind;
-                    step.lapsed_actor = slot.actor;
-                    slot.state = state::LAPSED;
-                    slot.time = due;
-                }
-            }
-            self.failed += 1;
-            step.flags |= self.judge(due, rule);
         }
+        let mut newest = now;
+        if self.failed != before {
+            newest = self.lapsed_at;
+            step.lapsed = self.failed.wrapping_sub(before) as u32;
+            step.flags = flag::LAPSED;
+        }
+        // Without anything lapsed it can only trip because `deny` was lowered below what is on the books.
+        step.flags |= self.judge(newest, rule);
         self.forget_old(now, rule);
         if self.locked_until != 0 && self.locked_until <= now && !cfg!(feature = "mutation-forget-expiry") {
             self.locked_until = 0;
@@ -270,173 +299,140 @@ impl Ledger {
         step
     }
 
-    /// Reserves a guess for `actor`: ADMITTED with a token, BUSY (all guesses are out, or the actor's share is), or
-    /// LOCKED.
+    /// One call: settles what came due, then does what `call` asks. Unknown ops only settle.
     #[inline(always)]
-    pub fn admit(&mut self, now: u64, rule: &Rule, actor: Actor) -> Step {
+    pub fn apply(&mut self, now: u64, rule: &Rule, call: &Call) -> Step {
+        let step = self.settle(now, rule);
+        self.act(now, rule, call, step)
+    }
+
+    /// The second half of [`Ledger::apply`]: `step` is what [`Ledger::settle`] answered in the same call.
+    #[inline(always)]
+    pub fn act(&mut self, now: u64, rule: &Rule, call: &Call, step: Step) -> Step {
         let now = self.clock(now);
-        let mut step = self.settle(now, rule);
+        let mut step = step;
+        let failed = self.failed;
+        match call.op {
+            op::ADMIT => self.admit(now, rule, call, &mut step),
+            op::RESOLVE | op::LAPSE => self.resolve(now, call, &mut step),
+            op::CONFIRM => self.confirm(now, rule, call.process, &mut step),
+            op::LOCK => {
+                self.locked_until = call.until;
+                self.locked_at = now;
+                self.cause = call.arg;
+            }
+            op::UNLOCK => {
+                self.locked_until = 0;
+                self.cause = 0;
+                self.clear();
+            }
+            _ => {}
+        }
+        if self.failed != failed {
+            step.flags |= self.judge(now, rule);
+        }
+        step
+    }
+
+    /// Reserves a guess: ADMITTED with a token, BUSY (all guesses are out, or the actor's share is), or LOCKED.
+    #[inline(always)]
+    fn admit(&mut self, now: u64, rule: &Rule, call: &Call, step: &mut Step) {
         if self.locked() {
             step.verdict = verdict::LOCKED;
-            return step;
-        }
-        let counts = self.counts();
-        if counts.failures >= rule.limit() {
-            // `deny` was lowered below what is on the books.
-            step.flags |= self.judge(now, rule);
-            step.verdict = if self.locked() { verdict::LOCKED } else { verdict::BUSY };
-            return step;
-        }
-        let mut own = 0;
-        for slot in &self.slots {
-            own += u32::from(
-                slot.state == state::RESERVED && slot.kind == actor.kind && slot.actor == actor.id,
-            );
-        }
-        let taken = if cfg!(feature = "mutation-no-reservation") {
-            counts.failures
-        } else {
-            counts.failures + counts.reservations
-        };
-        if taken >= rule.limit() || own >= rule.actor_limit() {
-            step.verdict = verdict::BUSY;
-            return step;
+            return;
         }
         step.verdict = verdict::BUSY;
+        let mut own = 0;
+        let mut taken = 0;
+        for slot in &self.slots {
+            if slot.kind == call.actor.kind && slot.actor == call.actor.id {
+                own += slot.state & 1;
+            }
+            taken += (slot.state >> 1) & 1;
+            if !cfg!(feature = "mutation-no-reservation") {
+                taken += slot.state & 1;
+            }
+        }
+        if taken >= rule.limit() || own >= rule.actor_limit() {
+            return;
+        }
         for slot in &mut self.slots {
             if slot.state == state::FREE && step.verdict == verdict::BUSY {
                 self.tokens += 1;
                 slot.state = state::RESERVED;
-                slot.kind = actor.kind;
-                slot.actor = actor.id;
+                slot.kind = call.actor.kind;
+                slot.actor = call.actor.id;
                 slot.token = self.tokens;
                 slot.time = now;
                 step.token = self.tokens;
                 step.verdict = verdict::ADMITTED;
             }
         }
-        step
     }
 
-    /// Tells what became of the guess `token`. A token that is no longer known changes nothing: what it stood for has
-    /// been counted already.
+    /// Tells what became of a guess (RESOLVE), or that the task which held it is gone (LAPSE): unresolved is a failure.
+    /// A token that is no longer known changes nothing (NOTHING): what it stood for has been counted already.
     #[inline(always)]
-    pub fn resolve(
-        &mut self,
-        now: u64,
-        rule: &Rule,
-        token: u64,
-        result: u32,
-        process: u32,
-        parent: u32,
-    ) -> Step {
-        let now = self.clock(now);
-        let mut step = self.settle(now, rule);
-        let mut passed = false;
-        let mut failed = false;
+    fn resolve(&mut self, now: u64, call: &Call, step: &mut Step) {
+        let gone = call.op == op::LAPSE;
+        let right = !gone && call.arg == outcome::PASS;
+        let void = !gone && call.arg == outcome::VOID;
+        let before = self.next_pass;
+        step.verdict = verdict::NOTHING;
         for slot in &mut self.slots {
-            if slot.token != token {
+            if slot.token != call.token {
                 continue;
             }
             if slot.state == state::RESERVED {
-                if result == outcome::FAIL {
-                    slot.state = state::FAILED;
-                    slot.time = now;
-                    failed = true;
-                } else {
+                step.verdict = verdict::DONE;
+                if right || void {
                     slot.state = state::FREE;
-                    passed = result == outcome::PASS;
+                    if right {
+                        self.next_pass = before.wrapping_add(1);
+                    }
+                } else {
+                    slot.state = if gone { state::LAPSED } else { state::FAILED };
+                    slot.time = now;
+                    self.failed += 1;
                 }
-            } else if slot.state == state::LAPSED {
-                if result == outcome::FAIL {
-                    slot.state = state::FAILED;
-                } else if result == outcome::PASS {
+            } else if slot.state == state::LAPSED && !gone {
+                if right {
                     // Late: the failure is withdrawn, no lock is cleared, nothing can be confirmed by it.
                     slot.state = state::FREE;
                     step.flags |= flag::WITHDRAWN;
+                } else if !void {
+                    slot.state = state::FAILED;
                 }
             }
         }
-        if failed {
-            self.failed += 1;
-            step.flags |= self.judge(now, rule);
-        }
-        if passed {
-            self.remember(now, process, parent);
+        if self.next_pass != before {
+            self.remember(now, before, call.process, call.parent);
             if cfg!(feature = "mutation-clear-on-pass") {
                 self.clear();
             }
         }
-        step
-    }
-
-    /// The task that held `token` is gone: what was not resolved is a failure.
-    #[inline(always)]
-    pub fn lapse(&mut self, now: u64, rule: &Rule, token: u64) -> Step {
-        let now = self.clock(now);
-        let mut step = self.settle(now, rule);
-        let mut lapsed = false;
-        for slot in &mut self.slots {
-            if slot.token == token && slot.state == state::RESERVED {
-                slot.state = state::LAPSED;
-                slot.time = now;
-                lapsed = true;
-            }
-        }
-        step.verdict = verdict::NOTHING;
-        if lapsed {
-            self.failed += 1;
-            step.flags |= self.judge(now, rule);
-            step.verdict = verdict::DONE;
-        }
-        step
     }
 
     /// The login of `process` (or of its child) that passed goes on to setcred: clears the failures, unless there is a
     /// newer one than the pass, or no such pass (NOTHING).
     #[inline(always)]
-    pub fn confirm(&mut self, now: u64, rule: &Rule, process: u32) -> Step {
-        let now = self.clock(now);
-        let mut step = self.settle(now, rule);
-        let mut found = false;
+    fn confirm(&mut self, now: u64, rule: &Rule, process: u32, step: &mut Step) {
         let failed = self.failed;
+        step.verdict = verdict::NOTHING;
         for pass in &mut self.passes {
-            let ours = process != 0
-                && pass.process != 0
-                && (pass.process == process || pass.parent == process);
-            if ours {
-                found |= pass.failed == failed && now.saturating_sub(pass.time) <= rule.confirm_time;
+            if process == 0 || pass.process == 0 {
+                continue;
+            }
+            if pass.process == process || pass.parent == process {
+                if pass.failed == failed && now.saturating_sub(pass.time) <= rule.confirm_time {
+                    step.verdict = verdict::DONE;
+                }
                 pass.process = 0;
             }
         }
-        step.verdict = verdict::NOTHING;
-        if found {
+        if step.verdict == verdict::DONE {
             self.clear();
-            step.verdict = verdict::DONE;
         }
-        step
-    }
-
-    /// Locks until `until` ([`NEVER`]: until released), whatever lock there was.
-    #[inline(always)]
-    pub fn lock(&mut self, now: u64, rule: &Rule, until: u64, why: u32) -> Step {
-        let now = self.clock(now);
-        let step = self.settle(now, rule);
-        self.locked_until = until;
-        self.locked_at = now;
-        self.cause = why;
-        step
-    }
-
-    /// Takes the lock off and forgets the failures, as `faillock --reset` does. Guesses that are out stay out.
-    #[inline(always)]
-    pub fn unlock(&mut self, now: u64, rule: &Rule) -> Step {
-        let now = self.clock(now);
-        let step = self.settle(now, rule);
-        self.locked_until = 0;
-        self.cause = 0;
-        self.clear();
-        step
     }
 
     /// Whether nothing in here matters any more. Settle first.
@@ -444,13 +440,17 @@ impl Ledger {
     pub fn idle(&self, now: u64, rule: &Rule) -> bool {
         let mut used = 0;
         for slot in &self.slots {
-            used += u32::from(slot.state != state::FREE);
+            used |= slot.state;
+        }
+        if used != 0 || self.locked_until != 0 {
+            return false;
         }
         for pass in &self.passes {
-            used +=
-                u32::from(pass.process != 0 && now.saturating_sub(pass.time) <= rule.confirm_time);
+            if pass.process != 0 && now.saturating_sub(pass.time) <= rule.confirm_time {
+                return false;
+            }
         }
-        used == 0 && self.locked_until == 0
+        true
     }
 
     /// Time never goes back in here.
@@ -466,8 +466,8 @@ impl Ledger {
     #[inline(always)]
     fn forget_old(&mut self, now: u64, rule: &Rule) {
         for slot in &mut self.slots {
-            if slot.state >= state::FAILED
-                && slot.time.saturating_add(rule.fail_interval) <= now
+            if slot.is_failure()
+                && now.saturating_sub(slot.time) >= rule.fail_interval
                 && !cfg!(feature = "mutation-no-window")
             {
                 slot.state = state::FREE;
@@ -499,19 +499,19 @@ impl Ledger {
     #[inline(always)]
     fn clear(&mut self) {
         for slot in &mut self.slots {
-            if slot.state >= state::FAILED {
+            if slot.is_failure() {
                 slot.state = state::FREE;
             }
         }
     }
 
-    /// Keeps a pass for its confirmation.
+    /// Keeps a pass for its confirmation, in the place of the oldest.
     #[inline(always)]
-    fn remember(&mut self, now: u64, process: u32, parent: u32) {
-        let next = self.next_pass;
+    fn remember(&mut self, now: u64, count: u32, process: u32, parent: u32) {
+        let place = count % PASSES as u32;
         let mut index = 0;
         for pass in &mut self.passes {
-            if index == next {
+            if index == place {
                 pass.process = process;
                 pass.parent = parent;
                 pass.time = now;
@@ -519,6 +519,5 @@ impl Ledger {
             }
             index += 1;
         }
-        self.next_pass = if next + 1 >= PASSES as u32 { 0 } else { next + 1 };
     }
 }

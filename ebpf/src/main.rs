@@ -1,3 +1,55 @@
-//! Kernel side.
+//! The kernel side of Portcullis: entry points only.
+//!
+//! * [`gate`]: called with `BPF_PROG_TEST_RUN`, never attached; request and answer travel in the "packet".
+//! * [`exit`]: `tp_btf/sched_process_exit`, ends the reservations of tasks that die.
+//!
+//! Invariants: nothing here trusts what is in the packet beyond its length; no call happens under a spin lock (Linux 6.1
+//! allows none, and the build checks the object); every event is written after the unlock.
 #![no_std]
 #![no_main]
+// `AtomicU64::fetch_add` does not exist for this target in the precompiled core; the instruction does.
+#![feature(core_intrinsics)]
+#![allow(internal_features, reason = "core_intrinsics, see above")]
+#![allow(missing_docs, reason = "a binary; aya's macros make public items of their own")]
+
+mod exit;
+mod gate;
+mod maps;
+mod output;
+mod row;
+
+use aya_ebpf::{
+    bindings::xdp_action,
+    macros::{btf_tracepoint, xdp},
+    programs::{BtfTracePointContext, XdpContext},
+};
+use portcullis_common::abi::Packet;
+
+/// Answers with XDP_PASS, or XDP_ABORTED where the packet is too short to hold a call.
+#[xdp]
+pub fn gate(ctx: XdpContext) -> u32 {
+    let start = ctx.data();
+    if start + size_of::<Packet>() > ctx.data_end() {
+        return xdp_action::XDP_ABORTED;
+    }
+    gate::answer(start as *mut Packet);
+    xdp_action::XDP_PASS
+}
+
+/// Every task's end comes by here; those without a reservation leave after one hash lookup.
+#[btf_tracepoint(function = "sched_process_exit")]
+pub fn exit(ctx: BtfTracePointContext) -> i32 {
+    exit::ended(ctx.arg::<*const core::ffi::c_void>(0) as u64);
+    0
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo) -> ! {
+    // SAFETY: nothing in this object panics (no indexing, no unwrap, no division); the linker drops this.
+    unsafe { core::hint::unreachable_unchecked() }
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

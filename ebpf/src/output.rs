@@ -1,0 +1,59 @@
+//! Events out of the kernel.
+
+use core::mem::MaybeUninit;
+
+use portcullis_common::{
+    abi::{Entry, Event, stat},
+    ledger::Rule,
+};
+
+use crate::{
+    maps::{EVENTS, add},
+    row::Seen,
+};
+
+/// Writes an event; where the ring buffer is full it is counted as lost, and the agent's next scan finds what it said.
+///
+/// Field by field into the reserved memory: the record does not fit on a BPF stack beside the rest.
+#[inline(always)]
+pub fn tell(kind: u32, now: u64, rule: &Rule, seen: &Seen, entry: *const Entry) {
+    let Some(mut slot) = EVENTS.reserve(0) else {
+        add(stat::LOST_EVENTS, 1);
+        return;
+    };
+    let reserved: &mut MaybeUninit<Event> = &mut slot;
+    let event = reserved.as_mut_ptr();
+    // SAFETY: `event` is reserved, 8-aligned and exclusively ours, and every field is written before it is read by
+    // anybody; `entry` is the caller's whole packet or a map value.
+    unsafe {
+        (*event).kind = kind;
+        (*event).flags = seen.step.flags;
+        (*event).seq = seen.seq;
+        (*event).time = now;
+        (*event).locked_until = seen.locked_until;
+        (*event).failures = seen.failures;
+        (*event).deny = rule.limit();
+        (*event).trips = seen.trips;
+        (*event).lapsed = seen.step.lapsed;
+        (*event).lapsed_actor = seen.lapsed_actor;
+        (*event).lapsed_source = seen.lapsed_kind;
+        (*event).cause = seen.cause;
+        copy(entry, &raw mut (*event).entry);
+    }
+    slot.submit(0);
+}
+
+/// Copies an entry word by word.
+///
+/// # Safety
+/// Both sides are valid for an [`Entry`] and 8-aligned.
+#[inline(always)]
+unsafe fn copy(from: *const Entry, to: *mut Entry) {
+    const WORDS: usize = size_of::<Entry>() / 8;
+    let from = from.cast::<u64>();
+    let to = to.cast::<u64>();
+    for word in 0..WORDS {
+        // SAFETY: below WORDS; the caller's promise. Volatile, lest it becomes a call of memcpy through the stack.
+        unsafe { to.add(word).write_volatile(from.add(word).read_volatile()) };
+    }
+}

@@ -1,0 +1,182 @@
+//! A row of `ACCOUNTS` or `UNKNOWN_NAMES` as the kernel sees it, and the one way to change one: lock, check that it is
+//! still the row that was looked up, apply the rule, copy out what the caller needs, unlock.
+
+use aya_ebpf::{
+    bindings::{BPF_NOEXIST, bpf_spin_lock},
+    helpers::{bpf_spin_lock as lock, bpf_spin_unlock as unlock},
+};
+use portcullis_common::{
+    abi::{Packet, Row, UNKNOWN, op, verdict},
+    ledger::{Call, Ledger, Rule, Step},
+};
+
+use crate::maps::{ACCOUNTS, UNKNOWN_NAMES};
+
+/// `abi::Row` with the lock under the name by which the verifier knows it.
+#[repr(C)]
+pub struct KernelRow {
+    lock: bpf_spin_lock,
+    alive: u32,
+    key: u64,
+    events: u64,
+    scratch: u64,
+    ledger: Ledger,
+}
+
+const _: () = assert!(size_of::<KernelRow>() == size_of::<Row>());
+
+/// What the caller needs of the row, taken under the lock.
+pub struct Seen {
+    /// What the rule said.
+    pub step: Step,
+    /// Number for the event, if there will be one.
+    pub seq: u64,
+    /// Failures in the window.
+    pub failures: u32,
+    /// Guesses out.
+    pub reservations: u32,
+    /// Trips so far.
+    pub trips: u32,
+    /// Cause of the lock.
+    pub cause: u32,
+    /// End of the lock, 0: none.
+    pub locked_until: u64,
+    /// Who held the last reservation that lapsed: kind.
+    pub lapsed_kind: u32,
+    /// Who held the last reservation that lapsed: id.
+    pub lapsed_actor: u64,
+}
+
+impl Seen {
+    /// No row was touched.
+    #[inline(always)]
+    pub fn nothing(verdict: u32, flags: u32) -> Self {
+        Self {
+            step: Step { verdict, flags, token: 0, lapsed: 0 },
+            seq: 0,
+            failures: 0,
+            reservations: 0,
+            trips: 0,
+            cause: 0,
+            locked_until: 0,
+            lapsed_kind: 0,
+            lapsed_actor: 0,
+        }
+    }
+}
+
+/// The row of `account`.
+#[inline(always)]
+pub fn find(account: u64) -> Option<*mut KernelRow> {
+    if account & UNKNOWN != 0 { UNKNOWN_NAMES.get_ptr_mut(account) } else { ACCOUNTS.get_ptr_mut(account) }
+}
+
+/// Makes a row for `account` out of the packet's scratch row, which came zeroed from the caller. Whoever comes second
+/// finds the first one's.
+#[inline(always)]
+pub fn make(account: u64, packet: *mut Packet) {
+    // SAFETY: `packet` was checked against the end of the data by the entry point; helpers called since do not move it.
+    let scratch = unsafe { &mut (*packet).row };
+    scratch.key = account;
+    scratch.alive = 1;
+    // SAFETY: the two types have the same layout (size asserted above; the kernel skips the lock when it copies).
+    let row = unsafe { &*core::ptr::from_mut(scratch).cast::<KernelRow>() };
+    let flags = u64::from(BPF_NOEXIST);
+    // An error shows as a missing row at the lookup that follows: table full, or the other one's row is there.
+    let _ = if account & UNKNOWN != 0 {
+        UNKNOWN_NAMES.insert(account, row, flags)
+    } else {
+        ACCOUNTS.insert(account, row, flags)
+    };
+}
+
+/// Deletes the row of `account`, which the caller has marked dead under the lock.
+#[inline(always)]
+pub fn delete(account: u64) {
+    let _ = if account & UNKNOWN != 0 { UNKNOWN_NAMES.remove(account) } else { ACCOUNTS.remove(account) };
+}
+
+/// Applies `call` to the row under its lock. None: it is not `account`'s row any more.
+#[inline(always)]
+pub fn apply(row: *mut KernelRow, account: u64, now: u64, rule: &Rule, call: &Call) -> Option<Seen> {
+    // SAFETY: a map value stays mapped while the program runs (RCU), even when its row is deleted: that it still is this
+    // account's is checked below, under the lock that the deleter takes as well.
+    let row = unsafe { &mut *row };
+    enter(row);
+    if row.alive != 1 || row.key != account {
+        leave(row);
+        return None;
+    }
+    let mut step = row.ledger.settle(now, rule);
+    step.flags = launder(row, step.flags);
+    step.lapsed = launder(row, step.lapsed);
+    step = row.ledger.act(now, rule, call, step);
+    step.flags = launder(row, step.flags);
+    let mut seen = Seen {
+        step,
+        seq: 0,
+        failures: 0,
+        reservations: 0,
+        trips: row.ledger.trips,
+        cause: row.ledger.cause,
+        locked_until: row.ledger.locked_until,
+        lapsed_kind: row.ledger.lapsed_kind,
+        lapsed_actor: row.ledger.lapsed_actor,
+    };
+    let counts = row.ledger.counts();
+    seen.failures = counts.failures;
+    seen.reservations = counts.reservations;
+    if call.op == op::FORGET {
+        if row.ledger.idle(now, rule) {
+            row.alive = 0;
+        } else {
+            seen.step.verdict = verdict::NOTHING;
+        }
+    }
+    row.events += 1;
+    seen.seq = row.events;
+    leave(row);
+    Some(seen)
+}
+
+/// Takes a number through the row's memory, after which the verifier knows nothing about it any more: without this it
+/// walks the rest of the program once for each combination of flags.
+#[inline(always)]
+fn launder(row: &mut KernelRow, value: u32) -> u32 {
+    let place = &raw mut row.scratch;
+    // SAFETY: a field of the row, which is ours under the lock.
+    unsafe { place.write_volatile(u64::from(value)) };
+    // SAFETY: as above.
+    unsafe { place.read_volatile() as u32 }
+}
+
+#[cfg(not(feature = "mutation-no-lock"))]
+mod guard {
+    use super::{KernelRow, lock, unlock};
+
+    #[inline(always)]
+    pub fn enter(row: &mut KernelRow) {
+        // SAFETY: the lock is a field of a map value, initialised by the kernel.
+        unsafe { lock(&raw mut row.lock) };
+    }
+
+    #[inline(always)]
+    pub fn leave(row: &mut KernelRow) {
+        // SAFETY: taken in `enter` on the same path; the verifier proves it.
+        unsafe { unlock(&raw mut row.lock) };
+    }
+}
+
+/// The gate without its lock: what `cargo xtask test mutations` must see fail.
+#[cfg(feature = "mutation-no-lock")]
+mod guard {
+    use super::KernelRow;
+
+    #[inline(always)]
+    pub fn enter(_row: &mut KernelRow) {}
+
+    #[inline(always)]
+    pub fn leave(_row: &mut KernelRow) {}
+}
+
+use guard::{enter, leave};
