@@ -3,9 +3,13 @@
 //! Invariants: the gate decides without the agent, so nothing in here is on the path of a login; what comes from outside
 //! (names, terminals, services, addresses) is bytes to be bounded and escaped, never parsed by a shell.
 
+pub mod accounts;
+pub mod clock;
+pub mod config;
 pub mod event;
 pub mod exit;
 pub mod kernel;
 pub mod logging;
 pub mod metrics;
+pub mod shadow;
 pub mod text;

@@ -1,0 +1,75 @@
+//! The two clocks: boot time for everything that is counted or waited for, wall time for what outlives a boot.
+//!
+//! Invariants: nothing compares a boot time of one boot with that of another; see [`boot_id`].
+
+use nix::time::{ClockId, clock_gettime};
+use portcullis_policy::Boot;
+
+/// A point in wall time: nanoseconds since 1970 in UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Wall(pub i64);
+
+/// A clock could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ClockError {
+    /// The kernel refused the clock.
+    #[error(
+        "cannot read {clock}: {source}; the kernel is older than 2.6.39 or a filter forbids clock_gettime"
+    )]
+    Clock {
+        /// Its name.
+        clock: &'static str,
+        /// Why.
+        source: nix::Error,
+    },
+    /// The name of this boot could not be read.
+    #[error("cannot read {BOOT_ID}: {0}; is /proc mounted?")]
+    BootId(std::io::Error),
+}
+
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+const SECOND: i64 = 1_000_000_000;
+
+/// CLOCK_BOOTTIME: the gate's clock.
+///
+/// # Errors
+/// The kernel refuses the clock.
+pub fn boot() -> Result<Boot, ClockError> {
+    let nanoseconds = read(ClockId::CLOCK_BOOTTIME, "CLOCK_BOOTTIME")?;
+    Ok(Boot(u64::try_from(nanoseconds).unwrap_or(0)))
+}
+
+/// CLOCK_REALTIME.
+///
+/// # Errors
+/// The kernel refuses the clock.
+pub fn wall() -> Result<Wall, ClockError> {
+    Ok(Wall(read(ClockId::CLOCK_REALTIME, "CLOCK_REALTIME")?))
+}
+
+/// The kernel's name of this boot.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn boot_id() -> Result<String, ClockError> {
+    let text = std::fs::read_to_string(BOOT_ID).map_err(ClockError::BootId)?;
+    Ok(text.trim().to_owned())
+}
+
+fn read(clock: ClockId, name: &'static str) -> Result<i64, ClockError> {
+    let time = clock_gettime(clock).map_err(|source| ClockError::Clock { clock: name, source })?;
+    Ok(time.tv_sec().saturating_mul(SECOND).saturating_add(time.tv_nsec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{boot, boot_id, wall};
+
+    #[test]
+    fn clocks_run() {
+        let (before, wall_before) = (boot().unwrap(), wall().unwrap());
+        assert!(before.0 > 0 && boot().unwrap() >= before);
+        assert!(wall_before.0 > 1_600_000_000_000_000_000);
+        assert_eq!(boot_id().unwrap().len(), 36);
+    }
+}

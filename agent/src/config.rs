@@ -1,0 +1,214 @@
+//! The configuration: `portcullis.toml`, and what the kernel's tables are made of.
+//!
+//! Invariants
+//! * All or nothing: a file with any error yields no [`Config`], and every error in it is told at once, each with its
+//!   line and key.
+//! * A `Config` has a break-glass account that exists and can log on, or the explicit refusal to have one.
+//! * Classes are looked at in order: break-glass, root, the classes of the file, default; the first that matches counts.
+
+mod class;
+mod host;
+mod problem;
+mod raw;
+mod read;
+mod span;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use portcullis_common::ledger::{Rule, rule_flag};
+use serde::{Serialize, Serializer};
+
+pub use class::ClassInfo;
+pub use host::Host;
+pub use problem::{ConfigError, Problem};
+pub use span::{Span, SpanError, parse_duration};
+
+/// Where the configuration is.
+pub const PATH: &str = "/etc/portcullis/portcullis.toml";
+/// Index of the class of everybody that no other class names.
+pub const CLASS_DEFAULT: u32 = 0;
+/// Index of root's class.
+pub const CLASS_ROOT: u32 = 1;
+/// Index of the break-glass class.
+pub const CLASS_BREAK_GLASS: u32 = 2;
+/// Index of the first class of the file.
+pub const CLASS_FIRST: u32 = 3;
+
+/// The configuration in effect. Serialized, it is a file again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Config {
+    /// The account that is never locked.
+    pub break_glass: BreakGlass,
+    /// Age at which an unresolved reservation becomes a failure.
+    pub reservation_max_age: Span,
+    /// Time a pass may wait for its confirmation.
+    pub confirm_time: Span,
+    /// Everybody else's limits.
+    pub default: Limits,
+    /// root's.
+    pub root: Root,
+    /// Where metrics are shown.
+    pub metrics: Metrics,
+    /// The agent's own settings.
+    pub agent: Agent,
+    /// Classes, in order.
+    #[serde(rename = "class")]
+    pub classes: Vec<Class>,
+}
+
+/// The account that is never locked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BreakGlass {
+    /// This one.
+    Account(String),
+    /// There is none, and that is meant.
+    Refused,
+}
+
+/// The limits of a class.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Limits {
+    /// The failure that locks.
+    pub deny: u32,
+    /// Length of the window.
+    pub fail_interval: Span,
+    /// Length of the lock, or never.
+    pub unlock_time: Span,
+    /// Whether a lock is followed by `passwd -l`.
+    pub shadow_lock: bool,
+}
+
+/// A class of accounts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Class {
+    /// Its name.
+    pub name: String,
+    /// Members by name.
+    pub users: Vec<String>,
+    /// Members by group, primary or supplementary.
+    pub groups: Vec<String>,
+    /// Its limits.
+    #[serde(flatten)]
+    pub limits: Limits,
+}
+
+/// What holds for root.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Root {
+    /// Whether root is locked at all.
+    pub even_deny_root: bool,
+    /// For how long, or never.
+    pub root_unlock_time: Span,
+}
+
+/// Where metrics are shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Metrics {
+    /// Address of the HTTP listener; none: no listener.
+    #[serde(serialize_with = "address_or_false")]
+    pub listen: Option<SocketAddr>,
+}
+
+/// The agent's own settings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Agent {
+    /// The API's socket.
+    pub socket: PathBuf,
+    /// The store.
+    pub store: PathBuf,
+    /// How often the gate's tables are scanned.
+    pub reconcile: Span,
+    /// How long `passwd` may take.
+    pub passwd_timeout: Span,
+}
+
+/// A configuration and what is odd about it.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// What an administrator should know.
+    pub warnings: Vec<Problem>,
+}
+
+/// Reads a file and checks it against this host.
+///
+/// # Errors
+/// Every error in the file, or that it cannot be read.
+pub fn load(path: &Path) -> Result<Loaded, ConfigError> {
+    load_on(path, &Host::this())
+}
+
+/// Reads a file and checks it against a host.
+///
+/// # Errors
+/// Every error in the file, or that it cannot be read.
+pub fn load_on(path: &Path, host: &Host<'_>) -> Result<Loaded, ConfigError> {
+    let text = read::file(path)?;
+    let mut loaded = parse_on(path, &text, host)?;
+    loaded.warnings.extend(read::mode_warning(path));
+    Ok(loaded)
+}
+
+/// Checks the text of a file against a host; `path` is for the messages.
+///
+/// # Errors
+/// Every error in the text.
+pub fn parse_on(path: &Path, text: &str, host: &Host<'_>) -> Result<Loaded, ConfigError> {
+    let mut problems = problem::Problems::new(path, text);
+    if let Some(file) = raw::parse(text, &mut problems) {
+        if let Some(config) = read::config(&file, &mut problems) {
+            host.check(&config, &file, &mut problems);
+            return problems.into_result(config);
+        }
+    }
+    Err(problems.into_error())
+}
+
+impl Config {
+    /// The rules of all classes, by index, as the gate has them.
+    #[must_use]
+    pub fn rules(&self) -> Vec<Rule> {
+        let rule = |limits: &Limits, unlock_time: Span, flags: u32| Rule {
+            deny: limits.deny,
+            flags,
+            fail_interval: limits.fail_interval.nanoseconds(),
+            unlock_time: unlock_time.nanoseconds(),
+            max_age: self.reservation_max_age.nanoseconds(),
+            confirm_time: self.confirm_time.nanoseconds(),
+        };
+        let root_flags = if self.root.even_deny_root { 0 } else { rule_flag::EXEMPT };
+        let mut rules = vec![
+            rule(&self.default, self.default.unlock_time, 0),
+            rule(&self.default, self.root.root_unlock_time, root_flags),
+            rule(&self.default, self.default.unlock_time, rule_flag::EXEMPT),
+        ];
+        rules.extend(self.classes.iter().map(|class| rule(&class.limits, class.limits.unlock_time, 0)));
+        rules
+    }
+
+    /// The configuration as a file.
+    ///
+    /// # Errors
+    /// Never for a configuration that was read from one.
+    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
+        toml::to_string(self)
+    }
+}
+
+impl Serialize for BreakGlass {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Account(name) => serializer.serialize_str(name),
+            Self::Refused => serializer.serialize_bool(false),
+        }
+    }
+}
+
+fn address_or_false<S: Serializer>(listen: &Option<SocketAddr>, serializer: S) -> Result<S::Ok, S::Error> {
+    match listen {
+        Some(address) => serializer.collect_str(address),
+        None => serializer.serialize_bool(false),
+    }
+}

@@ -1,0 +1,113 @@
+//! Which class an account belongs to.
+//!
+//! Invariants: the first that matches counts, in the order break-glass, root, the classes of the file, default; of an
+//! uid that several names share, the first class that one of them is in.
+
+use std::collections::BTreeMap;
+
+use portcullis_policy::Class as PolicyClass;
+
+use super::{BreakGlass, CLASS_BREAK_GLASS, CLASS_DEFAULT, CLASS_FIRST, CLASS_ROOT, Config};
+use crate::accounts::{AccountsError, Directory, User};
+
+/// What others must know of a class.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClassInfo {
+    /// Its name: of the file, or `default`, `root`, `break_glass`.
+    pub name: String,
+    /// Never locked.
+    pub exempt: bool,
+    /// A lock is followed by `passwd -l`.
+    pub shadow_lock: bool,
+}
+
+impl ClassInfo {
+    /// What the policy must know of it.
+    #[must_use]
+    pub fn policy(&self) -> PolicyClass {
+        PolicyClass { exempt: self.exempt, shadow_lock: self.shadow_lock }
+    }
+}
+
+impl Config {
+    /// All classes by index, in the order of [`Config::rules`].
+    #[must_use]
+    pub fn class_infos(&self) -> Vec<ClassInfo> {
+        let info = |name: &str, exempt, shadow_lock| ClassInfo { name: name.to_owned(), exempt, shadow_lock };
+        let mut infos = vec![
+            info("default", false, self.default.shadow_lock),
+            // root's password is never locked: it is the way back in.
+            info("root", !self.root.even_deny_root, false),
+            info("break_glass", true, false),
+        ];
+        infos.extend(self.classes.iter().map(|class| info(&class.name, false, class.limits.shadow_lock)));
+        infos
+    }
+
+    /// The class of an uid, now. An uid that no user has is in the default class.
+    ///
+    /// # Errors
+    /// The user database cannot be asked.
+    pub fn class_of(&self, directory: &dyn Directory, uid: u32) -> Result<u32, AccountsError> {
+        if let BreakGlass::Account(name) = &self.break_glass
+            && directory.user(name)?.is_some_and(|user| user.uid == uid)
+        {
+            return Ok(CLASS_BREAK_GLASS);
+        }
+        if uid == 0 {
+            return Ok(CLASS_ROOT);
+        }
+        let Some(user) = directory.user_by_uid(uid)? else { return Ok(CLASS_DEFAULT) };
+        let groups = directory.groups_of(&user)?;
+        for (index, class) in (CLASS_FIRST..).zip(&self.classes) {
+            if class.users.contains(&user.name) {
+                return Ok(index);
+            }
+            for name in &class.groups {
+                if directory.group(name)?.is_some_and(|group| groups.contains(&group.gid)) {
+                    return Ok(index);
+                }
+            }
+        }
+        Ok(CLASS_DEFAULT)
+    }
+
+    /// Everybody who is not in the default class, as far as the user database can list: uid and class, by uid.
+    ///
+    /// # Errors
+    /// The user database cannot be asked.
+    pub fn members(&self, directory: &dyn Directory) -> Result<Vec<(u32, u32)>, AccountsError> {
+        let listed = directory.listed()?;
+        let mut members = BTreeMap::new();
+        if let BreakGlass::Account(name) = &self.break_glass
+            && let Some(user) = directory.user(name)?
+        {
+            members.insert(user.uid, CLASS_BREAK_GLASS);
+        }
+        members.entry(0).or_insert(CLASS_ROOT);
+        for (index, class) in (CLASS_FIRST..).zip(&self.classes) {
+            for name in &class.users {
+                if let Some(user) = directory.user(name)? {
+                    members.entry(user.uid).or_insert(index);
+                }
+            }
+            for name in &class.groups {
+                for uid in group_members(directory, &listed, name)? {
+                    members.entry(uid).or_insert(index);
+                }
+            }
+        }
+        Ok(members.into_iter().collect())
+    }
+}
+
+/// Uids of the members of a group, primary and supplementary.
+fn group_members(directory: &dyn Directory, listed: &[User], name: &str) -> Result<Vec<u32>, AccountsError> {
+    let Some(group) = directory.group(name)? else { return Ok(Vec::new()) };
+    let mut members: Vec<u32> =
+        listed.iter().filter(|user| user.gid == group.gid).map(|user| user.uid).collect();
+    for member in &group.members {
+        members.extend(directory.user(member)?.map(|user| user.uid));
+    }
+    Ok(members)
+}

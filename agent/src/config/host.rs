@@ -1,0 +1,142 @@
+//! What of a configuration depends on the host: that the break-glass account can log on, that members exist.
+//!
+//! Invariants: what cannot be found out is a warning, what is found to be a lock-out trap is an error.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::problem::Problems;
+use super::raw;
+use super::read::place;
+use super::{BreakGlass, Config};
+use crate::accounts::{Directory, Nss, User};
+use crate::shadow::{self, Field};
+
+/// A host to check against.
+#[derive(Clone, Copy)]
+pub struct Host<'a> {
+    /// Its users and groups.
+    pub directory: &'a dyn Directory,
+    /// Its root folder.
+    pub root: &'a Path,
+}
+
+impl Host<'static> {
+    /// The host we run on.
+    #[must_use]
+    pub fn this() -> Self {
+        Self { directory: &Nss, root: Path::new("/") }
+    }
+}
+
+impl Host<'_> {
+    pub(super) fn check(&self, config: &Config, file: &raw::File, problems: &mut Problems<'_>) {
+        if let BreakGlass::Account(name) = &config.break_glass {
+            self.check_break_glass(name, file, problems);
+        }
+        let mut user_in: BTreeMap<&str, &str> = BTreeMap::new();
+        for (class, raw) in config.classes.iter().zip(&file.class) {
+            let raw = raw.get_ref();
+            let key = format!("class \"{}\".users", class.name);
+            for user in &class.users {
+                match self.directory.user(user) {
+                    Ok(Some(_)) => {}
+                    Ok(None) => problems.warning(
+                        place(&raw.users),
+                        &key,
+                        format_args!("no user is named {user}: correct the name, or leave it if the user is yet to come"),
+                    ),
+                    Err(error) => problems.warning(place(&raw.users), &key, error),
+                }
+                if config.break_glass == BreakGlass::Account(user.clone()) {
+                    let text = format!(
+                        "{user} is the break_glass account and is never locked, whatever this class says"
+                    );
+                    problems.warning(place(&raw.users), &key, text);
+                }
+                if let Some(other) = user_in.insert(user, &class.name) {
+                    user_in.insert(user, other);
+                    let text = format!("{user} is in the class \"{other}\" above already; the first counts");
+                    problems.warning(place(&raw.users), &key, text);
+                }
+            }
+            let key = format!("class \"{}\".groups", class.name);
+            for group in &class.groups {
+                match self.directory.group(group) {
+                    Ok(Some(_)) => {}
+                    Ok(None) => problems.warning(
+                        place(&raw.groups),
+                        &key,
+                        format_args!(
+                            "no group is named {group}: correct the name, or leave it if it is yet to come"
+                        ),
+                    ),
+                    Err(error) => problems.warning(place(&raw.groups), &key, error),
+                }
+            }
+        }
+    }
+
+    /// The break-glass account must be able to log on with a password.
+    fn check_break_glass(&self, name: &str, file: &raw::File, problems: &mut Problems<'_>) {
+        let key = "break_glass";
+        let at = place(&file.break_glass);
+        let user = match self.directory.user(name) {
+            Ok(Some(user)) => user,
+            Ok(None) => {
+                let text =
+                    format!("no user is named {name}: create it (adduser {name}) or name another account");
+                return problems.error(at, key, text);
+            }
+            Err(error) => return problems.error(at, key, error),
+        };
+        if let Some(wrong) = self.shell_problem(&user) {
+            problems.error(at.clone(), key, wrong);
+        }
+        match shadow::field(self.root, name) {
+            Ok(Some(Field::Locked)) => problems.error(
+                at,
+                key,
+                format_args!(
+                    "{name} has a locked or no usable password and could not get in: set one (passwd {name}) or name \
+                     another account"
+                ),
+            ),
+            Ok(Some(Field::Empty)) => {
+                problems.error(at, key, format_args!("{name} has an empty password: set one (passwd {name})"));
+            }
+            Ok(Some(Field::Usable)) => {}
+            Ok(None) => problems.warning(
+                at,
+                key,
+                format_args!("{name} has no line in /etc/shadow: make sure that it can log on without the network"),
+            ),
+            Err(error) => {
+                let text = format!("whether {name} has a password could not be checked: {error}");
+                problems.warning(at, key, text);
+            }
+        }
+    }
+
+    /// Why the user's shell lets nobody in, if so.
+    fn shell_problem(&self, user: &User) -> Option<String> {
+        let shell: PathBuf =
+            if user.shell.as_os_str().is_empty() { "/bin/sh".into() } else { user.shell.clone() };
+        let name = &user.name;
+        let shown = shell.display();
+        let fix = format!("give it a shell (usermod -s /bin/sh {name}) or name another account");
+        let refuses = shell.file_name().is_some_and(|file| file == "nologin" || file == "false");
+        if refuses {
+            return Some(format!("{name} cannot log on, its shell is {shown}: {fix}"));
+        }
+        let under_root = shell.strip_prefix("/").map_or_else(|_| shell.clone(), |path| self.root.join(path));
+        if !under_root.exists() {
+            return Some(format!("{name} cannot log on, its shell {shown} does not exist: {fix}"));
+        }
+        let shells = std::fs::read_to_string(self.root.join("etc/shells")).ok()?;
+        let listed = shells.lines().any(|line| Path::new(line.trim()) == shell);
+        (!listed).then(|| {
+            format!("{name} cannot log on everywhere, its shell {shown} is not in /etc/shells: {fix}")
+        })
+    }
+}
