@@ -150,8 +150,8 @@ impl Gate {
             pad: 0,
         };
         bpf(BPF_PROG_TEST_RUN, &mut attr).map_err(Error::Run)?;
-        // SAFETY: written by the kernel, integers only; read through the pointer whose address the kernel was given.
-        let answer = unsafe { (&raw const (*place).answer).read_volatile() };
+        // SAFETY: integers only, written by the kernel at this very address.
+        let answer = unsafe { place.read_volatile() }.answer;
         // XDP_PASS and a clock: anything else was not our gate.
         if attr.retval == 2 && answer.now != 0 { Ok(answer) } else { Err(Error::Foreign) }
     }
@@ -174,8 +174,10 @@ fn bpf<T>(command: libc::c_int, attr: &mut T) -> Result<libc::c_int, i32> {
         if result >= 0 {
             return Ok(result as libc::c_int);
         }
+        // SAFETY: no arguments, never null.
+        let errno = unsafe { libc::__errno_location() };
         // SAFETY: errno of this thread.
-        let errno = unsafe { *libc::__errno_location() };
+        let errno = unsafe { *errno };
         if errno != libc::EINTR {
             return Err(errno);
         }

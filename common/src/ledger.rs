@@ -509,15 +509,13 @@ impl Ledger {
     #[inline(always)]
     fn remember(&mut self, now: u64, count: u32, process: u32, parent: u32) {
         let place = count % PASSES as u32;
-        let mut index = 0;
-        for pass in &mut self.passes {
-            if index == place {
+        for (index, pass) in self.passes.iter_mut().enumerate() {
+            if index as u32 == place {
                 pass.process = process;
                 pass.parent = parent;
                 pass.time = now;
                 pass.failed = self.failed;
             }
-            index += 1;
         }
     }
 }
