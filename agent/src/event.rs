@@ -92,13 +92,7 @@ impl Kind {
     pub const fn is_attempt(self) -> bool {
         matches!(
             self,
-            Self::Refused
-                | Self::Busy
-                | Self::Pass
-                | Self::Fail
-                | Self::Void
-                | Self::Died
-                | Self::Uncounted
+            Self::Refused | Self::Busy | Self::Pass | Self::Fail | Self::Void | Self::Died | Self::Uncounted
         )
     }
 }

@@ -4,10 +4,8 @@ use log::LevelFilter;
 
 /// Installs the logger. A second call changes nothing.
 pub fn start() {
-    let level = std::env::var("PORTCULLIS_LOG")
-        .ok()
-        .and_then(|word| word.parse().ok())
-        .unwrap_or(LevelFilter::Info);
+    let level =
+        std::env::var("PORTCULLIS_LOG").ok().and_then(|word| word.parse().ok()).unwrap_or(LevelFilter::Info);
     if systemd_journal_logger::connected_to_journal() {
         let journal = systemd_journal_logger::JournalLog::new()
             .map(|journal| journal.with_syslog_identifier("portcullisd".to_owned()));

@@ -54,7 +54,6 @@ pub struct Metrics {
     locks: Family<KindLabel, Gauge>,
     actions: Family<ActionLabels, Counter>,
     undecoded: Counter,
-    gaps: Counter,
     degraded: Gauge,
     kernel: Arc<Kernel>,
 }
@@ -74,21 +73,19 @@ impl Default for Metrics {
         let trips = Counter::default();
         registry.register("trips", "Times an account reached its limit and was locked", trips.clone());
         let locks = Family::<KindLabel, Gauge>::default();
-        registry.register("locks", "Accounts locked now, in the gate and in /etc/shadow by us", locks.clone());
+        registry.register(
+            "locks",
+            "Accounts locked now, in the gate and in /etc/shadow by us",
+            locks.clone(),
+        );
         let actions = Family::<ActionLabels, Counter>::default();
-        registry.register("actions", "Actions carried out, by what reading them back showed", actions.clone());
+        registry.register(
+            "actions",
+            "Actions carried out, by what reading them back showed",
+            actions.clone(),
+        );
         let undecoded = Counter::default();
-        registry.register(
-            "events_undecoded",
-            "Events that this version could not read",
-            undecoded.clone(),
-        );
-        let gaps = Counter::default();
-        registry.register(
-            "events_missing",
-            "Events missing by their sequence numbers; the scan makes up for them",
-            gaps.clone(),
-        );
+        registry.register("events_undecoded", "Events that this version could not read", undecoded.clone());
         let degraded = Gauge::default();
         registry.register(
             "store_degraded",
@@ -103,7 +100,7 @@ impl Default for Metrics {
             locks.get_or_create(&KindLabel { kind }).set(0);
         }
         let services = Mutex::default();
-        Self { registry, attempts, services, trips, locks, actions, undecoded, gaps, degraded, kernel }
+        Self { registry, attempts, services, trips, locks, actions, undecoded, degraded, kernel }
     }
 }
 
@@ -152,11 +149,6 @@ impl Metrics {
         self.undecoded.inc();
     }
 
-    /// Counts events that are missing by their numbers.
-    pub fn missing(&self, count: u64) {
-        self.gaps.inc_by(count);
-    }
-
     /// Whether the store is degraded.
     pub fn degraded(&self, degraded: bool) {
         self.degraded.set(i64::from(degraded));
@@ -202,14 +194,23 @@ impl Collector for Kernel {
         let stats = self.stats.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut counter = |name: &str, help: &str, value: u64| {
-            ConstCounter::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)
+            ConstCounter::new(value).encode(encoder.encode_descriptor(
+                name,
+                help,
+                None,
+                MetricType::Counter,
+            )?)
         };
         counter("events_lost", "Events that found no room in the ring buffer", stats.lost_events)?;
         counter("rows_refused", "Accounts not counted because a table was full", stats.no_row)?;
         counter("tasks_refused", "Attempts the exit program cannot see (table full)", stats.no_task)?;
         counter("row_races", "Gate calls that met a row being deleted and were repeated", stats.row_race)?;
-        let mut calls =
-            encoder.encode_descriptor("gate_calls", "Gate calls by what they ask", None, MetricType::Counter)?;
+        let mut calls = encoder.encode_descriptor(
+            "gate_calls",
+            "Gate calls by what they ask",
+            None,
+            MetricType::Counter,
+        )?;
         for (number, count) in (0..).zip(stats.calls) {
             if let Some(name) = op_name(number) {
                 ConstCounter::new(count).encode(calls.encode_family(&[("op", name)])?)?;

@@ -12,7 +12,7 @@ use aya::{Btf, Ebpf, EbpfLoader};
 use portcullis_common::abi;
 
 use super::pins::{self, SHAPES};
-use super::{KernelError, Tables, bpf};
+use super::{KernelError, Tables, bpf, refused};
 
 /// The eBPF object this agent was built with.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portcullis.bpf.o"));
@@ -31,6 +31,29 @@ pub enum Loaded {
     Fresh,
     /// A gate was running and was replaced over the same maps.
     Replaced,
+    /// A gate was running and was left as it is.
+    Kept,
+}
+
+/// Loads `object` unless a gate of this version is pinned and answers.
+///
+/// # Errors
+/// See [`load`].
+pub fn load_if_missing(object: &[u8]) -> Result<Loaded, KernelError> {
+    pins::prepare()?;
+    pins::check_maps()?;
+    let whole = pins::gate_pinned() && Path::new(abi::PIN_EXIT_LINK).exists();
+    match super::gate::check(u64::from(u32::MAX)) {
+        Ok(_) if whole => {
+            pins::tighten()?;
+            Ok(Loaded::Kept)
+        }
+        Ok(_) => load(object),
+        Err(error) => {
+            log::debug!("no gate answers, so one is loaded: {error}");
+            load(object)
+        }
+    }
 }
 
 /// Loads `object` and pins what is in it.
@@ -71,7 +94,7 @@ fn gate(ebpf: &mut Ebpf) -> Result<(), KernelError> {
         .ok_or_else(|| KernelError::Object { what: format!("the program {GATE}") })?
         .try_into()
         .map_err(bpf("use the program gate as XDP"))?;
-    program.load().map_err(bpf("load the gate"))?;
+    program.load().map_err(refused(GATE))?;
     let path = Path::new(abi::PIN_GATE);
     let fresh = path.with_file_name("gate_next");
     pins::remove_left_over(&fresh)?;
@@ -86,7 +109,7 @@ fn exit_program(ebpf: &mut Ebpf, btf: &Btf) -> Result<(), KernelError> {
         .ok_or_else(|| KernelError::Object { what: format!("the program {EXIT}") })?
         .try_into()
         .map_err(bpf("use the program exit as tp_btf"))?;
-    program.load(EXIT_TRACEPOINT, btf).map_err(bpf("load the exit program"))?;
+    program.load(EXIT_TRACEPOINT, btf).map_err(refused(EXIT))?;
     let id = program.attach().map_err(bpf("attach the exit program to sched_process_exit"))?;
     let link = program.take_link(id).map_err(bpf("take the link of the exit program"))?;
     let link: FdLink = link.into();

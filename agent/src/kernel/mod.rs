@@ -3,13 +3,14 @@
 //! Invariants: only this module touches pins and maps; pins are root's (0600 in a 0700 folder); there is never a moment
 //! without a gate once there was one; maps that are pinned already are reused, never recreated.
 
+pub mod gate;
 mod load;
 mod pins;
 mod ring;
 mod tables;
 
-pub use load::{Loaded, OBJECT, load};
-pub use pins::{PinState, gate_pinned, pin_states, prepare, switched_off, other_versions};
+pub use load::{Loaded, OBJECT, load, load_if_missing};
+pub use pins::{PinState, gate_pinned, other_versions, pin_states, prepare, switched_off};
 pub use ring::EventRing;
 pub use tables::{Occupancy, Slice, Stats, TableRow, Tables};
 
@@ -75,10 +76,24 @@ pub enum KernelError {
         source: io::Error,
     },
     /// The object cannot be used.
-    #[error("the eBPF object lacks {what}: it is another version's, build it anew with `cargo xtask build-ebpf`")]
+    #[error(
+        "the eBPF object lacks {what}: it is another version's, build it anew with `cargo xtask build-ebpf`"
+    )]
     Object {
         /// Map or program that is missing.
         what: String,
+    },
+    /// The verifier refused a program.
+    #[error(
+        "the kernel refused the program {program}: {source}; the verifier's last word: {last} (PORTCULLIS_LOG=debug shows all of it)"
+    )]
+    Refused {
+        /// Name of the program.
+        program: &'static str,
+        /// The kernel's words.
+        source: io::Error,
+        /// Last line of the verifier's log.
+        last: String,
     },
     /// aya could not load, attach or pin.
     #[error("cannot {what}: {}", chain(source.as_ref()))]
@@ -87,6 +102,12 @@ pub enum KernelError {
         what: String,
         /// aya's words, the verifier's log among them.
         source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The gate gave no answer, or none that can be used.
+    #[error("the gate: {what}")]
+    Gate {
+        /// What happened and what to do.
+        what: String,
     },
     /// A table could not be read or written.
     #[error("cannot {what} the table {table}: {}", chain(source))]
@@ -137,8 +158,25 @@ fn file(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) 
     move |source| KernelError::File { what, path, source }
 }
 
+/// A program that could not be loaded.
+fn refused(program: &'static str) -> impl FnOnce(aya::programs::ProgramError) -> KernelError {
+    use aya::programs::ProgramError;
+    move |error| match error {
+        ProgramError::LoadError { io_error, verifier_log } => {
+            let log = verifier_log.to_string();
+            log::debug!("verifier's log of {program}:\n{log}");
+            let telling = |line: &&str| !line.trim().is_empty() && !line.contains(" insns (limit ");
+            let last = log.lines().rev().find(telling).unwrap_or("none").trim();
+            KernelError::Refused { program, source: io_error, last: crate::text::escape(last.as_bytes()) }
+        }
+        other => bpf(format!("load the program {program}"))(other),
+    }
+}
+
 /// A failed operation of aya.
-fn bpf<E: std::error::Error + Send + Sync + 'static>(what: impl Into<String>) -> impl FnOnce(E) -> KernelError {
+fn bpf<E: std::error::Error + Send + Sync + 'static>(
+    what: impl Into<String>,
+) -> impl FnOnce(E) -> KernelError {
     let what = what.into();
     move |source| KernelError::Bpf { what, source: Box::new(source) }
 }

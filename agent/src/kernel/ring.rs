@@ -36,8 +36,7 @@ impl EventRing {
     /// The descriptor can no longer be waited for.
     pub async fn read(&mut self, limit: usize) -> Result<Vec<Bytes>, KernelError> {
         loop {
-            let mut guard =
-                self.ring.readable_mut().await.map_err(bpf("wait for the ring buffer EVENTS"))?;
+            let mut guard = self.ring.readable_mut().await.map_err(bpf("wait for the ring buffer EVENTS"))?;
             let mut records = Vec::new();
             {
                 let ring = guard.get_inner_mut();
@@ -56,5 +55,17 @@ impl EventRing {
                 return Ok(records);
             }
         }
+    }
+
+    /// Returns what is there now, at most `limit`, without waiting.
+    pub fn drain(&mut self, limit: usize) -> Vec<Bytes> {
+        let ring = self.ring.get_mut();
+        let mut records = Vec::new();
+        while records.len() < limit
+            && let Some(item) = ring.next()
+        {
+            records.push(Bytes::copy_from_slice(&item));
+        }
+        records
     }
 }

@@ -178,9 +178,7 @@ impl Tables {
         for class in 0..abi::MAX_CLASSES {
             // Classes that are not in use repeat the default, so that no index can mean "no limit".
             let rule = rules.get(class as usize).or(rules.first()).copied().unwrap_or(Rule::DEFAULT);
-            self.classes
-                .set(abi::class_index(next, class), rule, 0)
-                .map_err(table("write", map::CLASSES))?;
+            self.classes.set(abi::class_index(next, class), rule, 0).map_err(table("write", map::CLASSES))?;
         }
         for (uid, class) in members {
             self.members
@@ -218,15 +216,33 @@ impl Tables {
         Ok(found.len() == members.len())
     }
 
+    /// Class and rule that hold for an account key now.
+    ///
+    /// # Errors
+    /// A table cannot be read.
+    pub fn rule_of(&self, account: u64) -> Result<(u32, Rule), KernelError> {
+        let generation = self.settings()?.generation;
+        let mut class = 0;
+        if account & abi::UNKNOWN == 0 {
+            let uid = u32::try_from(account).unwrap_or(u32::MAX);
+            match self.members.get(&abi::member_key(generation, uid), 0) {
+                Ok(found) => class = found,
+                Err(error) if absent(&error) => {}
+                Err(error) => return Err(table("read", map::MEMBERS)(error)),
+            }
+        }
+        let index = abi::class_index(generation, class);
+        let rule = self.classes.get(&index, 0).map_err(table("read", map::CLASSES))?;
+        Ok((class, rule))
+    }
+
     /// Puts one user into a class of the running configuration.
     ///
     /// # Errors
     /// The table is full or cannot be written.
     pub fn add_member(&mut self, uid: u32, class: u32) -> Result<(), KernelError> {
         let generation = self.settings()?.generation;
-        self.members
-            .insert(abi::member_key(generation, uid), class, 0)
-            .map_err(table("write", map::MEMBERS))
+        self.members.insert(abi::member_key(generation, uid), class, 0).map_err(table("write", map::MEMBERS))
     }
 
     /// Deletes the members of the generations that `old` picks.

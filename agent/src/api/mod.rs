@@ -1,0 +1,233 @@
+//! The API on the unix socket, and the metrics page on TCP.
+//!
+//! Invariants: root may ask everything, everybody else about his own account only (SO_PEERCRED); the TCP side is read
+//! only and knows two pages; whoever is not root cannot keep the engine busy.
+
+pub mod hub;
+pub mod peer;
+pub mod view;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{ConnectInfo, Path, Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router, body::Body};
+use bytes::Bytes;
+use serde::Deserialize;
+use tokio::sync::Semaphore;
+use tokio::sync::broadcast::error::RecvError;
+
+use crate::engine::command::{Command, CommandError, Handle};
+use crate::metrics::{self, Metrics};
+use hub::Hub;
+use peer::Peer;
+use view::{ErrorBody, Event, LockRequest, UnlockRequest};
+
+/// Requests of people other than root that are answered at once.
+const OTHERS: usize = 2;
+
+/// What every handler needs.
+#[derive(Clone)]
+pub struct Context {
+    /// The way to the engine.
+    pub engine: Handle,
+    /// Events to look on.
+    pub hub: Arc<Hub>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    others: Arc<Semaphore>,
+}
+
+impl Context {
+    /// A context for both servers.
+    #[must_use]
+    pub fn new(engine: Handle, hub: Arc<Hub>, metrics: Arc<Metrics>) -> Self {
+        Self { engine, hub, metrics, others: Arc::new(Semaphore::new(OTHERS)) }
+    }
+}
+
+/// Why a request was refused.
+#[derive(Debug, thiserror::Error)]
+enum ApiError {
+    #[error("only root may do that: use sudo")]
+    NotPermitted,
+    #[error("too many requests: try again")]
+    TooMany,
+    #[error("the request is not understood: {0}")]
+    Body(#[from] JsonRejection),
+    #[error(transparent)]
+    Engine(#[from] CommandError),
+    #[error("the metrics page could not be written")]
+    Page,
+    #[error("no such page")]
+    NoPage,
+    #[error("this page can only be read (GET)")]
+    Method,
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let status = match &self {
+            Self::NotPermitted => StatusCode::FORBIDDEN,
+            Self::TooMany => StatusCode::TOO_MANY_REQUESTS,
+            Self::Body(_) => StatusCode::BAD_REQUEST,
+            Self::Engine(CommandError::NoSuchAccount(_)) | Self::NoPage => StatusCode::NOT_FOUND,
+            Self::Engine(CommandError::Config(_)) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Engine(CommandError::Exempt(_)) => StatusCode::CONFLICT,
+            Self::Engine(CommandError::Unavailable) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Engine(CommandError::Failed(_)) | Self::Page => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+        };
+        (status, Json(ErrorBody { error: self.to_string() })).into_response()
+    }
+}
+
+type PeerInfo = ConnectInfo<Peer>;
+type Answer = Result<Response, ApiError>;
+
+/// The routes of the unix socket.
+pub fn socket(context: Context) -> Router {
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/accounts", get(accounts))
+        .route("/v1/accounts/{uid}/explain", get(explain))
+        .route("/v1/events", get(events))
+        .route("/v1/lock", post(lock))
+        .route("/v1/unlock", post(unlock))
+        .route("/v1/reload", post(reload))
+        .route("/v1/config", get(config))
+        .route("/v1/metrics", get(socket_metrics))
+        .fallback(async || ApiError::NoPage)
+        .method_not_allowed_fallback(async || ApiError::Method)
+        .with_state(context)
+}
+
+/// The routes of the TCP side.
+pub fn http(context: Context) -> Router {
+    Router::new()
+        .route("/metrics", get(page))
+        .route("/healthz", get(health))
+        .fallback(async || ApiError::NoPage)
+        .method_not_allowed_fallback(async || ApiError::Method)
+        .with_state(context)
+}
+
+fn root(ConnectInfo(peer): &PeerInfo) -> Result<(), ApiError> {
+    if peer.is_root() { Ok(()) } else { Err(ApiError::NotPermitted) }
+}
+
+async fn status(State(context): State<Context>, from: PeerInfo) -> Answer {
+    root(&from)?;
+    Ok(Json(context.engine.ask(Command::Status).await?).into_response())
+}
+
+async fn accounts(State(context): State<Context>, from: PeerInfo) -> Answer {
+    root(&from)?;
+    Ok(Json(context.engine.ask(Command::Accounts).await?).into_response())
+}
+
+async fn explain(State(context): State<Context>, Path(uid): Path<u32>, from: PeerInfo) -> Answer {
+    let ConnectInfo(peer) = from;
+    if !peer.may_see(uid) {
+        return Err(ApiError::NotPermitted);
+    }
+    let _permit = if peer.is_root() {
+        None
+    } else {
+        Some(context.others.try_acquire().map_err(|_| ApiError::TooMany)?)
+    };
+    let answer = context.engine.ask(|reply| Command::Explain(uid, reply)).await?;
+    Ok(Json(*answer).into_response())
+}
+
+async fn lock(
+    State(context): State<Context>,
+    from: PeerInfo,
+    body: Result<Json<LockRequest>, JsonRejection>,
+) -> Answer {
+    root(&from)?;
+    let Json(LockRequest { uid, seconds }) = body?;
+    let done = context.engine.ask(|reply| Command::Lock { uid, seconds, reply }).await?;
+    Ok(Json(done).into_response())
+}
+
+async fn unlock(
+    State(context): State<Context>,
+    from: PeerInfo,
+    body: Result<Json<UnlockRequest>, JsonRejection>,
+) -> Answer {
+    root(&from)?;
+    let Json(UnlockRequest { uid }) = body?;
+    Ok(Json(context.engine.ask(|reply| Command::Unlock { uid, reply }).await?).into_response())
+}
+
+async fn reload(State(context): State<Context>, from: PeerInfo) -> Answer {
+    root(&from)?;
+    Ok(Json(context.engine.ask(Command::Reload).await?).into_response())
+}
+
+async fn config(State(context): State<Context>, from: PeerInfo) -> Answer {
+    root(&from)?;
+    Ok(Json(context.engine.ask(Command::Config).await?).into_response())
+}
+
+async fn socket_metrics(State(context): State<Context>, from: PeerInfo) -> Answer {
+    root(&from)?;
+    page(State(context)).await
+}
+
+/// Whether to go on after what is known already.
+#[derive(Debug, Deserialize)]
+struct Follow {
+    #[serde(default)]
+    follow: bool,
+}
+
+async fn events(State(context): State<Context>, from: PeerInfo, Query(query): Query<Follow>) -> Answer {
+    root(&from)?;
+    let body = if query.follow {
+        let stream = futures_util::stream::unfold(context.hub.subscribe(), async |mut receiver| {
+            let event = match receiver.recv().await {
+                Ok(event) => line(&event),
+                Err(RecvError::Lagged(count)) => line(&missed(count)),
+                Err(RecvError::Closed) => return None,
+            };
+            Some((Ok::<_, Infallible>(event), receiver))
+        });
+        Body::from_stream(stream)
+    } else {
+        Body::from(context.hub.recent().iter().map(|event| line(event)).collect::<Vec<_>>().concat())
+    };
+    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response())
+}
+
+/// Says that a reader was too slow.
+fn missed(count: u64) -> Event {
+    let mut event = Event::new(jiff::Timestamp::now(), "missed");
+    event.detail = Some(format!("{count} events were not read in time"));
+    event
+}
+
+fn line(event: &Event) -> Bytes {
+    let mut text = serde_json::to_vec(event).unwrap_or_default();
+    text.push(b'\n');
+    Bytes::from(text)
+}
+
+async fn page(State(context): State<Context>) -> Answer {
+    // Old numbers are better than none.
+    if let Err(error) = context.engine.ask(Command::Scrape).await {
+        log::debug!("metrics are not up to date: {error}");
+    }
+    let page = context.metrics.page().map_err(|_| ApiError::Page)?;
+    Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], page).into_response())
+}
+
+async fn health(State(context): State<Context>) -> Answer {
+    context.engine.ask(Command::Scrape).await?;
+    Ok("ok\n".into_response())
+}

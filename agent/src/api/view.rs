@@ -1,0 +1,296 @@
+//! What the API says, as JSON: one schema for the socket, the CLI and the log.
+//!
+//! Invariants: text from outside is escaped before it gets in here; times are RFC 3339 in UTC; fields are only ever
+//! added.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// The end of a lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Until {
+    /// Until an administrator releases it.
+    Never,
+    /// By itself at that time.
+    #[serde(untagged)]
+    At(Timestamp),
+}
+
+/// Who or what an attempt came from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Actor {
+    /// Not known.
+    Unknown,
+    /// A local user by the real uid of the process that asked.
+    Local {
+        /// Real uid.
+        uid: u32,
+        /// Its name, if a user has it.
+        name: Option<String>,
+    },
+    /// A remote address.
+    Remote {
+        /// IPv4 or IPv6 address.
+        address: String,
+    },
+}
+
+/// An account as the gate names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Account {
+    /// Its uid; absent for a name no user has.
+    pub uid: Option<u32>,
+    /// Its name, or the mark of an unknown name.
+    pub name: String,
+}
+
+/// A lock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lock {
+    /// Since when.
+    pub since: Timestamp,
+    /// Until when.
+    pub until: Until,
+    /// `trip`, `administrator`, `restored`.
+    pub cause: String,
+}
+
+/// The shadow lock of an account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Shadow {
+    /// The password is not locked.
+    None,
+    /// Locked by us.
+    Ours,
+    /// Locked by somebody else: never undone by us.
+    Foreign,
+    /// /etc/shadow has no such user or cannot be read.
+    Unknown,
+}
+
+/// A row of `portcullis accounts`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccountRow {
+    /// Which account.
+    pub account: Account,
+    /// Name of its class.
+    pub class: String,
+    /// Never locked.
+    pub exempt: bool,
+    /// Failures in the window.
+    pub failures: u32,
+    /// Failures that lock.
+    pub deny: u32,
+    /// Attempts under way.
+    pub reservations: u32,
+    /// Trips since the row was made.
+    pub trips: u32,
+    /// The lock, if there is one.
+    pub lock: Option<Lock>,
+    /// Its shadow lock.
+    pub shadow: Shadow,
+}
+
+/// What counts for an account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleView {
+    /// Failures that lock.
+    pub deny: u32,
+    /// Seconds in which they count.
+    pub fail_interval: u64,
+    /// Seconds of a lock; absent: until released.
+    pub unlock_time: Option<u64>,
+    /// `passwd -l` follows a lock.
+    pub shadow_lock: bool,
+}
+
+/// An attempt of the past.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// When.
+    pub time: Timestamp,
+    /// `fail`, `refused`, `pass`, …
+    pub outcome: String,
+    /// Who.
+    pub actor: Actor,
+    /// PAM service.
+    pub service: String,
+    /// Terminal.
+    pub tty: String,
+}
+
+/// An action of the past.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActionView {
+    /// When it was decided.
+    pub time: Timestamp,
+    /// `shadow_lock`, `gate_unlock`, …
+    pub action: String,
+    /// `verified`, `failed`, …; absent while it is under way.
+    pub result: Option<String>,
+    /// Why it ended so.
+    pub reason: Option<String>,
+}
+
+/// Answer of `explain`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explain {
+    /// The account now.
+    pub row: AccountRow,
+    /// What counts for it.
+    pub rule: RuleView,
+    /// Why it is locked, or that it is not.
+    pub why: String,
+    /// How to release it; empty when it is not locked.
+    pub release: Vec<String>,
+    /// Newest first.
+    pub attempts: Vec<Attempt>,
+    /// Newest first.
+    pub actions: Vec<ActionView>,
+}
+
+/// How full a table of the gate is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Table {
+    /// Name of the map.
+    pub name: String,
+    /// Entries in use.
+    pub used: u64,
+    /// Entries it can hold.
+    pub limit: u64,
+}
+
+/// Answer of `status`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// `agent`, or `gate` when the agent does not run and the answer was read from the gate itself.
+    pub answered_by: String,
+    /// Version of the program that answers.
+    pub version: String,
+    /// Process of the agent.
+    pub pid: Option<u32>,
+    /// Since when the agent runs.
+    pub since: Option<Timestamp>,
+    /// Whether the gate answers.
+    pub gate: bool,
+    /// Generation of the configuration in the gate.
+    pub generation: u32,
+    /// Accounts locked in the gate.
+    pub locked: u64,
+    /// Shadow locks of ours.
+    pub shadow_locked: Option<u64>,
+    /// Accounts with a row in the gate.
+    pub accounts: u64,
+    /// Names no user has with a row in the gate.
+    pub unknown_names: u64,
+    /// Events that found no room.
+    pub events_lost: u64,
+    /// The break-glass account, where one is named.
+    pub break_glass: Option<String>,
+    /// Why the store stands in memory.
+    pub store_degraded: Option<String>,
+    /// Tables and their bounds.
+    pub tables: Vec<Table>,
+}
+
+/// An event, as streamed, logged and printed: one JSON object a line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// When.
+    pub time: Timestamp,
+    /// `fail`, `tripped`, `shadow_lock`, `missed`, …
+    pub event: String,
+    /// Which account.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub account: Option<Account>,
+    /// Who.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub actor: Option<Actor>,
+    /// PAM service.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub service: Option<String>,
+    /// Terminal.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub tty: Option<String>,
+    /// Failures in the window after it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub failures: Option<u32>,
+    /// Failures that lock.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub deny: Option<u32>,
+    /// Whether this event locked the account.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub tripped: Option<bool>,
+    /// End of the lock.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub locked_until: Option<Until>,
+    /// Result of an action.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub result: Option<String>,
+    /// More in words; for `missed` the number of events.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub detail: Option<String>,
+}
+
+impl Event {
+    /// An event with nothing but its name.
+    #[must_use]
+    pub fn new(time: Timestamp, event: impl Into<String>) -> Self {
+        Self {
+            time,
+            event: event.into(),
+            account: None,
+            actor: None,
+            service: None,
+            tty: None,
+            failures: None,
+            deny: None,
+            tripped: None,
+            locked_until: None,
+            result: None,
+            detail: None,
+        }
+    }
+}
+
+/// Body of POST /v1/lock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LockRequest {
+    /// Which account.
+    pub uid: u32,
+    /// Seconds; absent: until released.
+    #[serde(default)]
+    pub seconds: Option<u64>,
+}
+
+/// Body of POST /v1/unlock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UnlockRequest {
+    /// Which account.
+    pub uid: u32,
+}
+
+/// Answer of a request that changes something.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// The account afterwards, where there is one.
+    #[serde(default)]
+    pub row: Option<AccountRow>,
+    /// What was done, in words.
+    pub message: String,
+    /// What did not go as asked; empty when all did.
+    #[serde(default)]
+    pub problems: Vec<String>,
+}
+
+/// An error, with the exit status a command line ends with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// What is wrong and what to do.
+    pub error: String,
+}

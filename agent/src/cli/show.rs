@@ -1,0 +1,220 @@
+//! The API's answers as text for people.
+//!
+//! Invariants: what comes from outside was escaped by the agent; nothing here adds bytes a terminal would obey.
+
+use jiff::Timestamp;
+
+use super::table::{Table, ago, local, span, until};
+use crate::api::view::{AccountRow, Actor, Done, Event, Explain, Lock, RuleView, Shadow, Status, Until};
+
+/// `portcullis status`.
+#[must_use]
+pub fn status(status: &Status, now: Timestamp) -> String {
+    let mut lines = vec![format!("Portcullis {}", status.version)];
+    let mut line = |name: &str, value: String| lines.push(format!("{name:<14} {value}"));
+    match (status.pid, status.since) {
+        (Some(pid), Some(since)) => {
+            line("agent", format!("running, process {pid}, since {}", ago(since, now)))
+        }
+        _ => line("agent", "does not run (the gate goes on without it)".to_owned()),
+    }
+    let gate = if status.gate { "answers" } else { "DOES NOT ANSWER: nothing is counted or refused" };
+    line("gate", format!("{gate}, configuration {}", status.generation));
+    line("locked", format!("accounts in the gate: {}", status.locked));
+    if let Some(count) = status.shadow_locked {
+        line("shadow locks", format!("of ours: {count}"));
+    }
+    line("followed", format!("accounts: {}, unknown names: {}", status.accounts, status.unknown_names));
+    if status.events_lost != 0 {
+        line("events lost", format!("{} (made up for by scanning)", status.events_lost));
+    }
+    line("break glass", status.break_glass.clone().unwrap_or_else(|| "none, by explicit refusal".to_owned()));
+    if let Some(why) = &status.store_degraded {
+        line("STORE", format!("IN MEMORY ONLY: {why}"));
+    }
+    let mut text = lines.join("\n");
+    text.push('\n');
+    if !status.tables.is_empty() {
+        let mut table = Table::new(["TABLE", "USED", "LIMIT"]);
+        for row in &status.tables {
+            table.row([row.name.clone(), row.used.to_string(), row.limit.to_string()]);
+        }
+        text.push('\n');
+        text.push_str(&table.render());
+    }
+    text
+}
+
+/// `portcullis accounts`.
+#[must_use]
+pub fn accounts(rows: &[AccountRow], now: Timestamp) -> String {
+    let idle = |row: &&AccountRow| {
+        row.failures == 0 && row.reservations == 0 && row.lock.is_none() && row.shadow != Shadow::Ours
+    };
+    let rows: Vec<&AccountRow> = rows.iter().filter(|row| !idle(row)).collect();
+    if rows.is_empty() {
+        return "no account has failures, attempts under way or a lock\n".to_owned();
+    }
+    let mut table = Table::new(["ACCOUNT", "CLASS", "FAILURES", "UNDER WAY", "LOCKED", "CAUSE", "SHADOW"]);
+    for row in rows {
+        table.row([
+            row.account.name.clone(),
+            row.class.clone(),
+            format!("{}/{}", row.failures, row.deny),
+            row.reservations.to_string(),
+            row.lock.as_ref().map_or_else(|| "-".to_owned(), |lock| until(lock.until, now)),
+            row.lock.as_ref().map_or_else(|| "-".to_owned(), |lock| lock.cause.clone()),
+            shadow(row.shadow).to_owned(),
+        ]);
+    }
+    table.render()
+}
+
+/// What was done; of a lock, how long it holds.
+#[must_use]
+pub fn done(done: &Done, now: Timestamp) -> String {
+    let lock = done.row.as_ref().and_then(|row| row.lock.as_ref());
+    match lock {
+        Some(lock) => format!("{}, {}\n", done.message, end(lock, now)),
+        None => format!("{}\n", done.message),
+    }
+}
+
+/// The end of a lock in a sentence.
+fn end(lock: &Lock, now: Timestamp) -> String {
+    match lock.until {
+        Until::Never => "until an administrator releases it".to_owned(),
+        Until::At(_) => format!("until {}", until(lock.until, now)),
+    }
+}
+
+fn shadow(shadow: Shadow) -> &'static str {
+    match shadow {
+        Shadow::None => "-",
+        Shadow::Ours => "locked by us",
+        Shadow::Foreign => "locked by an administrator",
+        Shadow::Unknown => "?",
+    }
+}
+
+/// Who somebody is.
+#[must_use]
+pub fn actor(actor: &Actor) -> String {
+    match actor {
+        Actor::Unknown => "?".to_owned(),
+        Actor::Local { uid, name: Some(name) } => format!("{name} (uid {uid})"),
+        Actor::Local { uid, name: None } => format!("uid {uid}"),
+        Actor::Remote { address } => address.clone(),
+    }
+}
+
+fn lock(lock: &Lock, now: Timestamp) -> String {
+    format!("locked since {}, {}", local(lock.since), end(lock, now))
+}
+
+/// What counts for an account, in words.
+fn rule(rule: &RuleView) -> String {
+    let length = rule.unlock_time.map_or_else(|| "until released".to_owned(), |s| format!("for {}", span(s)));
+    let second = if rule.shadow_lock { ", password locked too (passwd -l)" } else { "" };
+    format!("{} failures within {} lock it {length}{second}", rule.deny, span(rule.fail_interval))
+}
+
+/// `portcullis explain`.
+#[must_use]
+pub fn explain(answer: &Explain, now: Timestamp) -> String {
+    let row = &answer.row;
+    let uid = row.account.uid.map_or_else(String::new, |uid| format!(" (uid {uid})"));
+    let mut lines = vec![format!("{}{uid}, class {}", row.account.name, row.class)];
+    let mut line = |name: &str, value: String| lines.push(format!("  {name:<9} {value}"));
+    let state = match &row.lock {
+        Some(found) => lock(found, now),
+        None if row.exempt => "exempt: never locked".to_owned(),
+        None => "not locked".to_owned(),
+    };
+    line("state", state);
+    line("why", answer.why.clone());
+    line("rule", rule(&answer.rule));
+    line(
+        "now",
+        format!(
+            "failures {} of {}, attempts under way {}, trips so far {}",
+            row.failures, row.deny, row.reservations, row.trips
+        ),
+    );
+    line(
+        "password",
+        match row.shadow {
+            Shadow::None => "not locked in /etc/shadow",
+            Shadow::Ours => "locked in /etc/shadow by us; undone with the lock",
+            Shadow::Foreign => "locked in /etc/shadow by an administrator; never undone by us",
+            Shadow::Unknown => "not known: no such line in /etc/shadow, or it cannot be read",
+        }
+        .to_owned(),
+    );
+    for way in &answer.release {
+        line("release", way.clone());
+    }
+    let mut text = lines.join("\n");
+    text.push('\n');
+    if !answer.attempts.is_empty() {
+        let mut table = Table::new(["WHEN", "OUTCOME", "WHO", "SERVICE", "TERMINAL"]);
+        for attempt in &answer.attempts {
+            table.row([
+                local(attempt.time),
+                attempt.outcome.clone(),
+                actor(&attempt.actor),
+                attempt.service.clone(),
+                attempt.tty.clone(),
+            ]);
+        }
+        text.push_str("\nattempts, newest first\n");
+        text.push_str(&table.render());
+    }
+    if !answer.actions.is_empty() {
+        let mut table = Table::new(["WHEN", "ACTION", "RESULT", "REASON"]);
+        for action in &answer.actions {
+            table.row([
+                local(action.time),
+                action.action.clone(),
+                action.result.clone().unwrap_or_else(|| "under way".to_owned()),
+                action.reason.clone().unwrap_or_default(),
+            ]);
+        }
+        text.push_str("\nactions, newest first\n");
+        text.push_str(&table.render());
+    }
+    text
+}
+
+/// An event in one line.
+#[must_use]
+pub fn event(event: &Event) -> String {
+    let mut words = vec![local(event.time), format!("{:<13}", event.event)];
+    if let Some(account) = &event.account {
+        words.push(account.name.clone());
+    }
+    if let Some(who) = &event.actor {
+        words.push(format!("by {}", actor(who)));
+    }
+    match (&event.service, &event.tty) {
+        (Some(service), Some(tty)) if !tty.is_empty() => words.push(format!("through {service} on {tty}")),
+        (Some(service), _) if !service.is_empty() => words.push(format!("through {service}")),
+        _ => {}
+    }
+    if let (Some(failures), Some(deny)) = (event.failures, event.deny) {
+        words.push(format!("({failures} of {deny})"));
+    }
+    if event.tripped == Some(true) {
+        words.push("LOCKED".to_owned());
+    }
+    if let Some(end) = event.locked_until {
+        words.push(until(end, event.time));
+    }
+    if let Some(result) = &event.result {
+        words.push(result.clone());
+    }
+    if let Some(detail) = &event.detail {
+        words.push(detail.clone());
+    }
+    words.join(" ")
+}

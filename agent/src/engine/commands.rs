@@ -1,0 +1,290 @@
+//! Answers what the API asks.
+//!
+//! Invariants: a question never changes anything; lock and unlock are answered when what they lead to has ended.
+
+use portcullis_common::abi::{Row, cause};
+use portcullis_common::ledger::{NEVER, rule_flag};
+use portcullis_policy::{Boot, Input, Outcome};
+
+use super::command::{Command, CommandError, Reply};
+use super::{Engine, EngineError, Waiting};
+use crate::api::view::{AccountRow, ActionView, Actor, Attempt, Done, Explain, Shadow, Status, Table, Until};
+use crate::config::BreakGlass;
+use crate::kernel::{Slice, gate};
+use crate::rows::{self, Now};
+use crate::shadow::Field;
+
+/// Attempts and actions that `explain` shows.
+const SHOWN: u32 = 20;
+
+impl Engine {
+    /// Handles one request.
+    pub(super) fn command(&mut self, command: Command) -> Result<(), EngineError> {
+        match command {
+            Command::Status(reply) => answer(reply, self.status()?),
+            Command::Accounts(reply) => answer(reply, self.accounts()?),
+            Command::Explain(uid, reply) => {
+                let explained = self.explain(uid)?;
+                // The asker may be gone.
+                let _ = reply.send(explained.map(Box::new));
+            }
+            Command::Lock { uid, seconds, reply } => self.lock(uid, seconds, reply)?,
+            Command::Unlock { uid, reply } => self.unlock(uid, reply)?,
+            Command::Reload(reply) => {
+                let _ = reply.send(self.reload()?);
+            }
+            Command::Config(reply) => {
+                let value = serde_json::to_value(&self.config);
+                let _ = reply.send(value.map_err(|error| CommandError::Failed(error.to_string())));
+            }
+            Command::Scrape(reply) => {
+                self.metrics.stats(self.tables.stats()?);
+                answer(reply, ());
+            }
+            Command::Stop => {}
+        }
+        Ok(())
+    }
+
+    /// An account as it is now.
+    pub(super) fn row(&mut self, uid: u32) -> Result<AccountRow, EngineError> {
+        let row = self.tables.row(u64::from(uid))?;
+        self.view(u64::from(uid), row.as_ref(), &Now::read()?)
+    }
+
+    fn view(&mut self, key: u64, row: Option<&Row>, now: &Now) -> Result<AccountRow, EngineError> {
+        let (class, rule) = self.tables.rule_of(key)?;
+        let shadow = rows::uid_of(key).map_or(Shadow::None, |uid| self.shadow_state(uid));
+        let account = rows::account(key, &mut self.names);
+        Ok(rows::view(account, row, &rule, self.class_name(class), shadow, now))
+    }
+
+    fn shadow_state(&mut self, uid: u32) -> Shadow {
+        let ours = self.store.shadow_lock(uid).is_some();
+        let Some(name) = self.names.of(uid) else { return Shadow::Unknown };
+        match crate::shadow::field(std::path::Path::new("/"), &name) {
+            Ok(Some(Field::Locked)) if ours => Shadow::Ours,
+            Ok(Some(Field::Locked)) => Shadow::Foreign,
+            Ok(Some(_)) => Shadow::None,
+            Ok(None) | Err(_) => Shadow::Unknown,
+        }
+    }
+
+    fn status(&mut self) -> Result<Status, EngineError> {
+        let now = Now::read()?;
+        let mut rows = Vec::new();
+        let accounts = self.tables.each_row(Slice::Accounts, |row| rows.push(row))?;
+        let mut locked = 0;
+        for found in &rows {
+            let (_, rule) = self.tables.rule_of(found.account)?;
+            locked += u64::from(rows::settled(&found.row, &rule, now.boot).0.locked());
+        }
+        let tables = self.tables.occupancy()?;
+        let used = |name| tables.iter().find(|table| table.table == name).map_or(0, |table| table.used);
+        Ok(Status {
+            answered_by: "agent".to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: Some(std::process::id()),
+            since: Some(self.since),
+            gate: gate::check(u64::from(u32::MAX)).is_ok(),
+            generation: self.tables.settings()?.generation,
+            locked,
+            shadow_locked: Some(self.store.shadow_locks().len() as u64),
+            accounts,
+            unknown_names: used(portcullis_common::abi::map::UNKNOWN),
+            events_lost: self.tables.stats()?.lost_events,
+            break_glass: match &self.config.break_glass {
+                BreakGlass::Account(name) => Some(name.clone()),
+                BreakGlass::Refused => None,
+            },
+            store_degraded: self.store.degraded().map(str::to_owned),
+            tables: tables
+                .iter()
+                .map(|table| Table { name: table.table.to_owned(), used: table.used, limit: table.limit })
+                .collect(),
+        })
+    }
+
+    fn accounts(&mut self) -> Result<Vec<AccountRow>, EngineError> {
+        let now = Now::read()?;
+        let mut found = Vec::new();
+        for slice in [Slice::Accounts, Slice::Unknown] {
+            self.tables.each_row(slice, |row| found.push(row))?;
+        }
+        found.iter().map(|row| self.view(row.account, Some(&row.row), &now)).collect()
+    }
+
+    fn explain(&mut self, uid: u32) -> Result<Result<Explain, CommandError>, EngineError> {
+        let now = Now::read()?;
+        let found = self.tables.row(u64::from(uid))?;
+        if found.is_none() && self.names.of(uid).is_none() {
+            return Ok(Err(CommandError::NoSuchAccount(uid)));
+        }
+        let row = self.view(u64::from(uid), found.as_ref(), &now)?;
+        let (class, rule) = self.tables.rule_of(u64::from(uid))?;
+        let shadow_lock = self.info(class).is_some_and(|info| info.shadow_lock);
+        let rule = rows::rule_view(&rule, shadow_lock);
+        let attempts: Vec<Attempt> = self
+            .store
+            .history(uid, SHOWN)
+            .into_iter()
+            .map(|kept| Attempt {
+                time: kept.time,
+                outcome: kept.outcome,
+                actor: match (kept.actor, kept.source) {
+                    (Some(actor), _) => Actor::Local { uid: actor, name: self.names.of(actor) },
+                    (None, Some(address)) => Actor::Remote { address },
+                    (None, None) => Actor::Unknown,
+                },
+                service: kept.service,
+                tty: kept.tty,
+            })
+            .collect();
+        let actions = self
+            .store
+            .actions_of(uid, SHOWN)
+            .into_iter()
+            .map(|kept| ActionView {
+                time: kept.time,
+                action: kept.kind,
+                result: kept.result,
+                reason: kept.reason,
+            })
+            .collect();
+        let why = why(&row, rule.fail_interval);
+        let release = release(&row);
+        Ok(Ok(Explain { row, rule, why, release, attempts, actions }))
+    }
+
+    fn lock(&mut self, uid: u32, seconds: Option<u64>, reply: Reply<Done>) -> Result<(), EngineError> {
+        let Some(name) = self.names.of(uid) else {
+            refuse(reply, CommandError::NoSuchAccount(uid));
+            return Ok(());
+        };
+        self.class_of(uid)?;
+        let (_, rule) = self.tables.rule_of(u64::from(uid))?;
+        if rule.flags & rule_flag::EXEMPT != 0 {
+            refuse(reply, CommandError::Exempt(name));
+            return Ok(());
+        }
+        let now = Now::read()?;
+        let until = seconds
+            .map_or(NEVER, |seconds| now.boot.saturating_add(seconds.max(1).saturating_mul(1_000_000_000)));
+        self.drain_ring()?;
+        let outcome = self.gate_lock(uid, Boot(until), cause::ADMINISTRATOR)?;
+        if let Outcome::Failed { reason, .. } = outcome {
+            refuse(reply, CommandError::Failed(format!("{name} could not be locked: {reason}")));
+            return Ok(());
+        }
+        let message = format!("{name} is locked");
+        self.waiting.push(Waiting { uid, message, problems: Vec::new(), reply });
+        self.drain_ring()?;
+        // The event may have been lost.
+        let trips = self.tables.row(u64::from(uid))?.map_or(0, |row| row.ledger.trips);
+        let class = self.policy_class(uid)?;
+        let by = portcullis_policy::Cause::Administrator;
+        self.step(Input::LockSet { account: uid, class, trips, until: Boot(until), by })
+    }
+
+    fn unlock(&mut self, uid: u32, reply: Reply<Done>) -> Result<(), EngineError> {
+        let before = self.tables.row(u64::from(uid))?;
+        let name = self.names.of(uid);
+        if before.is_none() && name.is_none() {
+            refuse(reply, CommandError::NoSuchAccount(uid));
+            return Ok(());
+        }
+        let name = name.unwrap_or_else(|| format!("uid {uid}"));
+        self.drain_ring()?;
+        let was_locked = self.row(uid)?.lock.is_some();
+        if let Outcome::Failed { reason, .. } = self.gate_unlock(uid)? {
+            refuse(reply, CommandError::Failed(format!("{name} could not be unlocked: {reason}")));
+            return Ok(());
+        }
+        let message = if was_locked {
+            format!("{name} is unlocked, its failures are forgotten")
+        } else {
+            format!("{name} was not locked; its failures are forgotten")
+        };
+        self.waiting.push(Waiting { uid, message, problems: Vec::new(), reply });
+        self.drain_ring()?;
+        let trips = self.tables.row(u64::from(uid))?.map_or(0, |row| row.ledger.trips);
+        self.step(Input::Unlocked { account: uid, trips })
+    }
+
+    /// A new configuration: all of it or nothing of it.
+    fn reload(&mut self) -> Result<Result<Done, CommandError>, EngineError> {
+        let loaded = match crate::config::load(&self.path) {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                log::error!("the configuration stays as it was: {error}");
+                return Ok(Err(CommandError::Config(error.to_string())));
+            }
+        };
+        for warning in &loaded.warnings {
+            log::warn!("{warning}");
+        }
+        let problems = restart_needed(&self.config, &loaded.config);
+        if let Err(error) = self.adopt(loaded.config) {
+            log::error!("the configuration stays as it was: {error}");
+            return Ok(Err(CommandError::Failed(error.to_string())));
+        }
+        let generation = self.tables.settings()?.generation;
+        let mut classes = Vec::new();
+        for uid in self.policy.accounts().collect::<Vec<_>>() {
+            classes.push((uid, self.policy_class(uid)?));
+        }
+        self.step(Input::ConfigChanged { classes })?;
+        let message = format!("configuration {generation} of {} is in effect", self.path.display());
+        log::info!("{message}");
+        Ok(Ok(Done { row: None, message, problems }))
+    }
+}
+
+/// What a reload cannot change.
+fn restart_needed(old: &crate::config::Config, new: &crate::config::Config) -> Vec<String> {
+    let mut problems = Vec::new();
+    for (differs, key) in [
+        (old.metrics != new.metrics, "metrics.listen"),
+        (old.agent.socket != new.agent.socket, "agent.socket"),
+        (old.agent.store != new.agent.store, "agent.store"),
+    ] {
+        if differs {
+            problems.push(format!("{key} takes effect when portcullisd is restarted"));
+        }
+    }
+    problems
+}
+
+fn answer<T>(reply: Reply<T>, value: T) {
+    // The asker may be gone.
+    let _ = reply.send(Ok(value));
+}
+
+fn refuse<T>(reply: Reply<T>, error: CommandError) {
+    // The asker may be gone.
+    let _ = reply.send(Err(error));
+}
+
+/// Why an account is locked or not, in words.
+fn why(row: &AccountRow, fail_interval: u64) -> String {
+    match &row.lock {
+        None if row.exempt => "its class is exempt".to_owned(),
+        None => format!("{} of {} failures within {fail_interval}s", row.failures, row.deny),
+        Some(lock) => match lock.cause.as_str() {
+            "trip" => format!("trip: {} failed logons within {fail_interval}s", row.deny),
+            "administrator" => "locked by an administrator".to_owned(),
+            "restored" => "a lock from before the reboot or restart of the gate".to_owned(),
+            other => format!("cause {other}"),
+        },
+    }
+}
+
+/// Ways to release a lock.
+fn release(row: &AccountRow) -> Vec<String> {
+    let Some(lock) = &row.lock else { return Vec::new() };
+    let mut ways = vec![format!("portcullis unlock {}", row.account.name)];
+    if lock.until != Until::Never {
+        ways.push("or wait: the lock ends by itself".to_owned());
+    }
+    ways
+}

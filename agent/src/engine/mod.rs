@@ -1,0 +1,214 @@
+//! The engine: the one task that owns the policy, the store and the tables.
+//!
+//! events → store, metrics, log → policy → actions → gate, `passwd` → read back → store, metrics, policy.
+//!
+//! Invariants: everything that decides happens in this task, in the order in which the gate told it; `passwd` runs
+//! beside it and never holds up events; what an event was lost for, the scan makes up for; stopping releases nothing.
+
+mod actions;
+pub mod command;
+mod commands;
+mod events;
+mod scan;
+mod setup;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use portcullis_policy::{Boot, Input, Policy};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::accounts::AccountsError;
+use crate::api::hub::Hub;
+use crate::clock::{self, ClockError};
+use crate::config::{ClassInfo, Config};
+use crate::kernel::{EventRing, KernelError, Tables};
+use crate::metrics::Metrics;
+use crate::names::Names;
+use crate::shadow::Shadow;
+use crate::store::Store;
+use actions::Finished;
+use command::{Command, Reply};
+
+pub use setup::{BroughtUp, Parts, bring_up};
+
+/// Records handled before others get their turn.
+const BATCH: usize = 256;
+/// `passwd` processes at once: they wait for one another's lock anyway.
+const PASSWD: usize = 4;
+/// How long running actions may take when the agent stops.
+const DRAIN: Duration = Duration::from_secs(25);
+
+/// Why the engine ended.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The kernel's side.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// A clock.
+    #[error(transparent)]
+    Clock(#[from] ClockError),
+    /// The user database.
+    #[error(transparent)]
+    Accounts(#[from] AccountsError),
+    /// A task of ours panicked.
+    #[error("an action's task ended without a result: {0}; this is a bug, portcullisd restarts")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+/// A request that is answered when the actions of its account have ended.
+struct Waiting {
+    uid: u32,
+    message: String,
+    problems: Vec<String>,
+    reply: Reply<crate::api::view::Done>,
+}
+
+/// All state of the agent.
+pub struct Engine {
+    path: PathBuf,
+    config: Config,
+    infos: Vec<ClassInfo>,
+    /// Classes of the uids looked up so far.
+    classes: HashMap<u32, u32>,
+    tables: Tables,
+    ring: EventRing,
+    store: Store,
+    shadow: Arc<Shadow>,
+    policy: Policy,
+    names: Names,
+    metrics: Arc<Metrics>,
+    hub: Arc<Hub>,
+    running: JoinSet<Finished>,
+    /// Accounts with a shadow action under way, and the record of it.
+    busy: HashMap<u32, actions::Under>,
+    passwd: Arc<Semaphore>,
+    waiting: Vec<Waiting>,
+    wake: Boot,
+    since: Timestamp,
+    last_lost: u64,
+    last_members: Instant,
+}
+
+impl Engine {
+    /// Works until told to stop.
+    ///
+    /// # Errors
+    /// The kernel's side, a clock or a task of ours failed; the process is to be started again.
+    pub async fn run(mut self, mut commands: mpsc::Receiver<Command>) -> Result<(), EngineError> {
+        self.recover()?;
+        let mut scan = tokio::time::interval(self.config.agent.reconcile.duration());
+        scan.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let wake = self.until_wake()?;
+            tokio::select! {
+                records = self.ring.read(BATCH) => {
+                    let records = records?;
+                    self.records(&records)?;
+                }
+                command = commands.recv() => match command {
+                    None | Some(Command::Stop) => break,
+                    Some(command) => {
+                        let before = self.config.agent.reconcile;
+                        self.command(command)?;
+                        if before != self.config.agent.reconcile {
+                            scan = tokio::time::interval(self.config.agent.reconcile.duration());
+                            scan.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                        }
+                    }
+                },
+                Some(finished) = self.running.join_next(), if !self.running.is_empty() => {
+                    self.finished(finished?)?;
+                }
+                () = tokio::time::sleep(wake) => self.step(Input::Tick)?,
+                _ = scan.tick() => self.scan()?,
+            }
+        }
+        self.drain().await
+    }
+
+    /// How long until the policy wants to be stepped. Bounded, since timers do not see the machine sleep.
+    fn until_wake(&self) -> Result<Duration, EngineError> {
+        let now = clock::boot()?;
+        let left = Duration::from_nanos(self.wake.0.saturating_sub(now.0));
+        Ok(left.min(Duration::from_secs(60)))
+    }
+
+    /// One step of the policy, and all that follows from it.
+    fn step(&mut self, input: Input) -> Result<(), EngineError> {
+        let mut inputs = std::collections::VecDeque::from([input]);
+        while let Some(input) = inputs.pop_front() {
+            let actions = self.policy.step(clock::boot()?, input);
+            for action in actions {
+                inputs.extend(self.perform(action)?);
+            }
+        }
+        self.metrics.locks(self.policy.locked().count(), self.store.shadow_locks().len());
+        self.metrics.degraded(self.store.degraded().is_some());
+        self.answer_waiting()
+    }
+
+    /// Lets the actions under way end, so that their results are stored; later ones are left to the next start.
+    async fn drain(mut self) -> Result<(), EngineError> {
+        let end = Instant::now() + DRAIN;
+        while !self.running.is_empty() {
+            match tokio::time::timeout_at(end, self.running.join_next()).await {
+                Ok(Some(finished)) => self.record_finished(finished?)?,
+                Ok(None) => break,
+                Err(_) => {
+                    log::warn!(
+                        "{} actions still run at the stop; their intents are looked at when portcullisd starts again",
+                        self.running.len()
+                    );
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The class of a uid; one seen for the first time is put into the gate's table if it is not the default.
+    fn class_of(&mut self, uid: u32) -> Result<u32, EngineError> {
+        if let Some(class) = self.classes.get(&uid) {
+            return Ok(*class);
+        }
+        let class = match self.config.class_of(&crate::accounts::Nss, uid) {
+            Ok(class) => class,
+            Err(error) => {
+                log::warn!("uid {uid} counts in the default class for now: {error}");
+                return Ok(crate::config::CLASS_DEFAULT);
+            }
+        };
+        if self.classes.len() >= portcullis_policy::MAX_ACCOUNTS {
+            self.classes.retain(|_, class| *class != crate::config::CLASS_DEFAULT);
+        }
+        self.classes.insert(uid, class);
+        if class != crate::config::CLASS_DEFAULT
+            && let Err(error) = self.tables.add_member(uid, class)
+        {
+            log::error!("uid {uid} stays in the default class: {error}");
+        }
+        Ok(class)
+    }
+
+    /// What the policy must know of a uid's class.
+    fn policy_class(&mut self, uid: u32) -> Result<portcullis_policy::Class, EngineError> {
+        let class = self.class_of(uid)?;
+        Ok(self
+            .info(class)
+            .map_or(portcullis_policy::Class { exempt: false, shadow_lock: false }, ClassInfo::policy))
+    }
+
+    fn info(&self, class: u32) -> Option<&ClassInfo> {
+        self.infos.get(usize::try_from(class).ok()?)
+    }
+
+    fn class_name(&self, class: u32) -> String {
+        self.info(class).map_or_else(|| format!("#{class}"), |info| crate::text::escape(info.name.as_bytes()))
+    }
+}

@@ -1,0 +1,159 @@
+//! What no event tells: the scan of the gate's tables.
+//!
+//! Invariants: an event that was lost is made up for at the next scan; the scan reads, and asks the gate itself to let
+//! come due what is due; its calls of the gate are bounded, the rest has its turn at the next scan.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use portcullis_policy::{Boot, Input};
+use tokio::time::Instant;
+
+use super::{Engine, EngineError};
+use crate::accounts::{Directory, Nss};
+use crate::api::view::Event;
+use crate::config::{CLASS_DEFAULT, Config};
+use crate::kernel::{Slice, TableRow, gate};
+use crate::rows::{self, Now};
+
+/// Gate calls of one scan.
+const CALLS: usize = 1_024;
+/// How long a row that means nothing any more is kept, so that its trips stay to be seen.
+const IDLE: u64 = 300_000_000_000;
+/// How often groups are looked up again.
+const MEMBERS: Duration = Duration::from_secs(60);
+
+/// What the gate is to be asked about a row.
+enum Ask {
+    Check(u64),
+    Forget(u64),
+}
+
+/// What a scan found about one row.
+#[derive(Default)]
+struct Found {
+    seen: Vec<Input>,
+    ask: Vec<Ask>,
+    locked: std::collections::BTreeSet<u32>,
+}
+
+impl Engine {
+    /// One scan.
+    pub(super) fn scan(&mut self) -> Result<(), EngineError> {
+        // What the events say comes first: they know more.
+        self.drain_ring()?;
+        self.tell_lost()?;
+        if self.last_members.elapsed() >= MEMBERS {
+            self.last_members = Instant::now();
+            if let Err(error) = self.adopt(self.config.clone()) {
+                log::warn!("groups could not be looked up again, the classes stay as they are: {error}");
+            }
+        }
+        let now = Now::read()?;
+        let mut rows = Vec::new();
+        for slice in [Slice::Accounts, Slice::Unknown] {
+            self.tables.each_row(slice, |row| rows.push(row))?;
+        }
+        let mut found = Found::default();
+        for row in &rows {
+            self.look(row, &now, &mut found)?;
+        }
+        // Rows are as old as the scan; a lock set since is not gone.
+        let gone: Vec<u32> =
+            self.policy.locked().map(|(uid, _)| uid).filter(|uid| !found.locked.contains(uid)).collect();
+        for input in found.seen {
+            self.step(input)?;
+        }
+        for account in gone {
+            if self.tables.row(u64::from(account))?.is_none_or(|row| row.ledger.locked_until == 0) {
+                self.step(Input::NoLockSeen { account })?;
+            }
+        }
+        for ask in found.ask.into_iter().take(CALLS) {
+            let asked = match ask {
+                Ask::Check(account) => gate::check(account),
+                Ask::Forget(account) => gate::forget(account),
+            };
+            if let Err(error) = asked {
+                log::error!("{error}");
+                break;
+            }
+        }
+        self.step(Input::Tick)?;
+        self.metrics.stats(self.tables.stats()?);
+        self.metrics.tables(self.tables.occupancy()?);
+        Ok(())
+    }
+
+    /// What one row asks for.
+    fn look(&mut self, found: &TableRow, now: &Now, out: &mut Found) -> Result<(), EngineError> {
+        let (_, rule) = self.tables.rule_of(found.account)?;
+        let mut ledger = found.row.ledger;
+        let due = ledger.settle(now.boot, &rule).flags != 0;
+        if due {
+            out.ask.push(Ask::Check(found.account));
+        } else if ledger.idle(now.boot, &rule)
+            && now.boot.saturating_sub(ledger.newest) >= idle_time(&found.row)
+        {
+            out.ask.push(Ask::Forget(found.account));
+        }
+        // What came due is told by the event that the check leads to.
+        let raw = &found.row.ledger;
+        if raw.locked_until > now.boot
+            && let Some(account) = rows::uid_of(found.account)
+        {
+            out.locked.insert(account);
+            out.seen.push(Input::LockSeen {
+                account,
+                class: self.policy_class(account)?,
+                trips: raw.trips,
+                locked_until: Boot(raw.locked_until),
+                cause: super::events::by(raw.cause),
+            });
+        }
+        Ok(())
+    }
+
+    /// Says when events were lost since the last scan.
+    fn tell_lost(&mut self) -> Result<(), EngineError> {
+        let lost = self.tables.stats()?.lost_events;
+        let since = lost.saturating_sub(self.last_lost);
+        self.last_lost = lost;
+        if since != 0 {
+            let mut event = Event::new(Now::read()?.wall, "events_lost");
+            event.detail = Some(format!(
+                "{since} events found no room; locks are made up for by this scan, their attempts are not in the history"
+            ));
+            self.publish(log::Level::Warn, event);
+        }
+        Ok(())
+    }
+
+    /// Takes over a configuration: the gate first, then everything here. On an error nothing has changed.
+    pub(super) fn adopt(&mut self, config: Config) -> Result<(), EngineError> {
+        let mut members: BTreeMap<u32, u32> = config.members(&Nss)?.into_iter().collect();
+        // Users no list shows (directories) that were seen before.
+        for uid in self.classes.keys().filter(|uid| self.classes.get(uid) != Some(&CLASS_DEFAULT)) {
+            if !members.contains_key(uid) {
+                let class = config.class_of(&Nss as &dyn Directory, *uid)?;
+                if class != CLASS_DEFAULT {
+                    members.insert(*uid, class);
+                }
+            }
+        }
+        let rules = config.rules();
+        let list: Vec<(u32, u32)> = members.iter().map(|(uid, class)| (*uid, *class)).collect();
+        if !self.tables.has_config(&rules, &list)? {
+            self.tables.write_config(&rules, &list)?;
+        }
+        self.infos = config.class_infos();
+        self.config = config;
+        self.classes = members.into_iter().collect();
+        Ok(())
+    }
+}
+
+/// How long an idle row is kept. Names no user has leave at once: their table is small and anybody can fill it.
+fn idle_time(row: &portcullis_common::abi::Row) -> u64 {
+    if row.key & portcullis_common::abi::UNKNOWN == 0 { IDLE } else { 0 }
+}

@@ -1,0 +1,202 @@
+//! Before the first event: the gate loaded, its tables written, locks given back, cut-short actions looked at.
+//!
+//! Invariants: idempotent; a lock of the store is given back to the kernel only where the kernel has no row that knows
+//! better; a lock is never longer than it was meant to be, however the wall clock was set meanwhile.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use portcullis_common::abi::cause;
+use portcullis_common::ledger::NEVER;
+use portcullis_policy::{Boot, Input, Policy, Restored};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::{Engine, EngineError, PASSWD};
+use crate::accounts::Nss;
+use crate::api::hub::Hub;
+use crate::api::view::Until;
+use crate::config::Config;
+use crate::kernel::{EventRing, Loaded, Tables, gate};
+use crate::metrics::Metrics;
+use crate::names::Names;
+use crate::rows::Now;
+use crate::shadow::Shadow;
+use crate::store::{Store, StoredLock};
+
+/// What [`bring_up`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BroughtUp {
+    /// Whether there was a gate before.
+    pub loaded: Loaded,
+    /// Generation of the configuration in the gate.
+    pub generation: u32,
+    /// Locks given back to the gate.
+    pub restored: usize,
+}
+
+/// Writes the configuration into the gate that was `loaded`, and gives back the locks it lost.
+///
+/// # Errors
+/// The gate's tables cannot be read or written. A lock that cannot be given back is logged.
+pub fn bring_up(config: &Config, loaded: Loaded, store: &Store) -> Result<BroughtUp, EngineError> {
+    let mut tables = Tables::open()?;
+    let (rules, members) = (config.rules(), config.members(&Nss)?);
+    if !tables.has_config(&rules, &members)? {
+        tables.write_config(&rules, &members)?;
+    }
+    let now = Now::read()?;
+    let mut restored = 0;
+    for lock in store.locks() {
+        let until = end_of(&lock, &now);
+        if until <= now.boot || tables.row(u64::from(lock.uid))?.is_some() {
+            continue;
+        }
+        match gate::lock(u64::from(lock.uid), until, cause::RESTORED) {
+            Ok(answer) if answer.locked_until == until => restored += 1,
+            // Exempt by now: the policy lets go of it.
+            Ok(_) => log::info!("the lock of uid {} is not given back: it is exempt", lock.uid),
+            Err(error) => log::error!("the lock of uid {} could not be given back: {error}", lock.uid),
+        }
+    }
+    Ok(BroughtUp { loaded, generation: tables.settings()?.generation, restored })
+}
+
+/// The end of a stored lock in this boot's time: what is left of it, and never more than its whole length.
+fn end_of(lock: &StoredLock, now: &Now) -> u64 {
+    let Until::At(until) = lock.until else { return NEVER };
+    let left = until.duration_since(now.wall).min(until.duration_since(lock.locked_at));
+    now.boot.saturating_add(u64::try_from(left.as_nanos()).unwrap_or(0))
+}
+
+/// What an engine is made of.
+pub struct Parts {
+    /// Where the configuration was read.
+    pub path: PathBuf,
+    /// The configuration.
+    pub config: Config,
+    /// The store.
+    pub store: Store,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Onlookers.
+    pub hub: Arc<Hub>,
+}
+
+impl Engine {
+    /// An engine over the pinned tables. Call it inside a tokio runtime.
+    ///
+    /// # Errors
+    /// The tables cannot be opened or a clock cannot be read.
+    pub fn new(parts: Parts) -> Result<Self, EngineError> {
+        let Parts { path, config, store, metrics, hub } = parts;
+        let tables = Tables::open()?;
+        let shadow = Shadow::new(Path::new("/"), store.digest_key(), config.agent.passwd_timeout.duration());
+        let last_lost = tables.stats()?.lost_events;
+        let members = config.members(&Nss)?;
+        Ok(Self {
+            path,
+            infos: config.class_infos(),
+            classes: members.into_iter().collect::<HashMap<_, _>>(),
+            config,
+            tables,
+            ring: EventRing::open()?,
+            store,
+            shadow: Arc::new(shadow),
+            policy: Policy::new(),
+            names: Names::default(),
+            metrics,
+            hub,
+            running: JoinSet::new(),
+            busy: HashMap::new(),
+            passwd: Arc::new(Semaphore::new(PASSWD)),
+            waiting: Vec::new(),
+            wake: Boot::NEVER,
+            since: jiff::Timestamp::now(),
+            last_lost,
+            last_members: Instant::now(),
+        })
+    }
+
+    /// Takes over what an earlier process left: cut-short actions, shadow locks, locks.
+    pub(super) fn recover(&mut self) -> Result<(), EngineError> {
+        self.look_at_unfinished();
+        let now = Now::read()?;
+        let mut known: BTreeMap<u32, (Option<StoredLock>, bool)> = BTreeMap::new();
+        for lock in self.store.locks() {
+            let (known, _) = known.entry(lock.uid).or_default();
+            *known = Some(lock);
+        }
+        for shadow in self.store.shadow_locks() {
+            let (_, known) = known.entry(shadow.uid).or_default();
+            *known = true;
+        }
+        for (account, (lock, shadow)) in known {
+            let class = self.policy_class(account)?;
+            let row = self.tables.row(u64::from(account))?;
+            let stored = lock.is_some();
+            let lock = match (lock, row) {
+                (None, _) => None,
+                // The kernel knows better: still locked, or released while no agent ran.
+                (Some(_), Some(row)) => (row.ledger.locked_until > now.boot).then_some(Restored {
+                    until: Boot(row.ledger.locked_until),
+                    trips: row.ledger.trips,
+                    lost: false,
+                }),
+                (Some(lock), None) => {
+                    Some(Restored { until: Boot(end_of(&lock, &now)), trips: 0, lost: true })
+                }
+            };
+            if stored && lock.is_none() {
+                self.store.remove_lock(account);
+            }
+            self.step(Input::Restored { account, class, lock, shadow })?;
+        }
+        Ok(())
+    }
+
+    /// Actions whose end was never stored: reality tells what became of them.
+    fn look_at_unfinished(&mut self) {
+        for action in self.store.unfinished() {
+            let (result, reason) = match (action.kind.as_str(), action.digest) {
+                ("shadow_lock", Some(digest)) => match self.shadow.holds(&action.name, &digest) {
+                    Ok(true) => {
+                        self.store.set_shadow_lock(action.uid, &action.name, &digest);
+                        ("verified", "found done when portcullisd started again")
+                    }
+                    Ok(false) => ("failed", "cut short: not done when portcullisd started again"),
+                    Err(error) => {
+                        log::error!("whether the shadow lock of uid {} is ours: {error}", action.uid);
+                        ("failed", "cut short, and /etc/shadow cannot be read")
+                    }
+                },
+                ("shadow_unlock", _) => {
+                    let held = self.store.shadow_lock(action.uid);
+                    match held.map(|held| self.shadow.holds(&held.name, &held.digest)) {
+                        Some(Ok(true)) => {
+                            ("failed", "cut short: still locked when portcullisd started again")
+                        }
+                        Some(Ok(false)) => {
+                            self.store.remove_shadow_lock(action.uid);
+                            ("verified", "found no longer locked by us when portcullisd started again")
+                        }
+                        Some(Err(_)) => ("failed", "cut short, and /etc/shadow cannot be read"),
+                        None => ("failed", "cut short"),
+                    }
+                }
+                _ => ("failed", "cut short: what the gate holds counts"),
+            };
+            log::warn!(
+                "action {} on uid {} was cut short by the end of an earlier portcullisd: {result}: {reason}",
+                action.kind,
+                action.uid
+            );
+            self.store.finish(action.id, result, Some(reason));
+            if let Some(kind) = super::actions::kind_of(&action.kind) {
+                self.metrics.action(kind, result);
+            }
+        }
+    }
+}
