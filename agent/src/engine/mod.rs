@@ -92,6 +92,7 @@ pub struct Engine {
     wake: Boot,
     since: Timestamp,
     last_lost: u64,
+    gate_pinned: bool,
     last_members: Instant,
 }
 

@@ -43,6 +43,7 @@ impl Engine {
         // What the events say comes first: they know more.
         self.drain_ring()?;
         self.tell_lost()?;
+        self.tell_gate()?;
         if self.last_members.elapsed() >= MEMBERS {
             self.last_members = Instant::now();
             if let Err(error) = self.adopt(self.config.clone()) {
@@ -125,6 +126,23 @@ impl Engine {
                 "{since} events found no room; locks are made up for by this scan, their attempts are not in the history"
             ));
             self.publish(log::Level::Warn, event);
+        }
+        Ok(())
+    }
+
+    /// Says when the gate is gone or back. It is not loaded again: taking the pins away is the way to stop enforcement.
+    fn tell_gate(&mut self) -> Result<(), EngineError> {
+        let pinned = crate::kernel::gate_pinned();
+        if pinned != self.gate_pinned {
+            self.gate_pinned = pinned;
+            let (name, level) =
+                if pinned { ("gate_back", log::Level::Info) } else { ("gate_gone", log::Level::Error) };
+            let mut event = Event::new(Now::read()?.wall, name);
+            if !pinned {
+                let what = "the gate's pin was taken away: nothing is counted or refused; `portcullisd gate`, then restart portcullisd";
+                event.detail = Some(what.to_owned());
+            }
+            self.publish(level, event);
         }
         Ok(())
     }

@@ -116,6 +116,7 @@ impl Engine {
             wake: Boot::NEVER,
             since: jiff::Timestamp::now(),
             last_lost,
+            gate_pinned: true,
             last_members: Instant::now(),
         })
     }
