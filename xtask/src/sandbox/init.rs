@@ -1,7 +1,7 @@
 //! Process 1 of the sandbox: lays out the root, starts the services, runs the command, reaps, and returns its status.
 //! When it ends the kernel kills everything else in there; when its parent ends, it is killed.
 
-use super::{ENVIRONMENT, Options, net, root, services, signals};
+use super::{ENVIRONMENT, Options, net, root, services, signals, syslog};
 use crate::error::{Error, Result};
 use crate::install;
 use crate::workspace::Workspace;
@@ -21,6 +21,9 @@ pub const USERS: [(&str, u32, &str); 3] = [
 ];
 /// Variables of the caller that programs inside see too.
 const PASSED_ON: [&str; 6] = ["TERM", "COLORTERM", "NO_COLOR", "RUST_BACKTRACE", "RUST_LOG", "COLUMNS"];
+
+/// Status when the command cannot be started, as shells have it.
+const NOT_FOUND: u8 = 127;
 
 /// The hidden verb.
 #[derive(clap::Args)]
@@ -72,6 +75,9 @@ pub fn run(workspace: &Workspace, init: &Init) -> Result<u8> {
     write("/etc/hostname", "portcullis\n")?;
     write("/etc/hosts", "127.0.0.1 localhost portcullis\n::1 localhost\n")?;
     homes()?;
+    // Blocked before the first thread is made, so that every thread has them blocked.
+    let signals = signals::Signals::watch()?;
+    syslog::start()?;
     clock.lap("files");
     let passwords = services::set_passwords()?;
     clock.lap("passwords");
@@ -83,16 +89,17 @@ pub fn run(workspace: &Workspace, init: &Init) -> Result<u8> {
             eprintln!("xtask: user {name}, password {password} (${variable})");
         }
     }
-    let signals = signals::Signals::watch()?;
     let mut command = command(options);
     command.env_clear().envs(ENVIRONMENT).current_dir("/root");
     command.envs(PASSED_ON.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
     command.envs(passwords.iter().map(|(_, variable, password)| (*variable, password)));
-    let mut child = command.spawn().map_err(|source| Error::Start {
-        program: command.get_program().to_string_lossy().into_owned(),
-        source,
-    })?;
-    signals.follow(&mut child)
+    match signals.spawn(&mut command) {
+        Ok(mut child) => signals.follow(&mut child),
+        Err(error) => {
+            eprintln!("xtask: {error}");
+            Ok(NOT_FOUND)
+        }
+    }
 }
 
 /// The command, or a shell on a terminal of the sandbox's own (`script` makes one, so that su and login find it).

@@ -14,6 +14,7 @@ mod net;
 pub mod root;
 mod services;
 pub mod signals;
+mod syslog;
 
 use crate::error::{Error, Result};
 use crate::workspace::Workspace;
@@ -102,7 +103,7 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<u8> {
     let mut init = Command::new(exe);
     init.arg(INIT_VERB).arg("--alive").arg(keep_open(&alive)?.to_string());
     init.arg("--layer").arg(&layer).args(arguments(options)?);
-    let mut child = init.spawn().map_err(|source| Error::Start { program: "the sandbox".into(), source })?;
+    let mut child = signals.spawn(&mut init)?;
     drop(alive);
     let status = signals.follow(&mut child);
     drop(held);
@@ -162,6 +163,7 @@ fn keep_open(pipe: &std::io::PipeReader) -> Result<i32> {
 fn inside(program: &str) -> Command {
     let mut command = Command::new(program);
     command.env_clear().envs(ENVIRONMENT).stdin(Stdio::null());
+    signals::unmask(&mut command);
     command
 }
 

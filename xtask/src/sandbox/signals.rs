@@ -5,13 +5,14 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
-use std::process::Child;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command};
 
 /// Signals that are read instead of delivered.
 pub struct Signals(SignalFd);
 
 impl Signals {
-    /// Starts to watch, before the child is started: none of its signals is lost. Rust clears the mask in children.
+    /// Starts to watch, before the child is started: no signal is lost.
     pub fn watch() -> Result<Self> {
         let mut set = SigSet::empty();
         for signal in [Signal::SIGCHLD, Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
@@ -19,6 +20,14 @@ impl Signals {
         }
         set.thread_block().map_err(refused)?;
         SignalFd::new(&set).map(Self).map_err(refused)
+    }
+
+    /// Starts `command` with the signals delivered as usual.
+    pub fn spawn(&self, command: &mut Command) -> Result<Child> {
+        unmask(command).spawn().map_err(|source| Error::Start {
+            program: command.get_program().to_string_lossy().into_owned(),
+            source,
+        })
     }
 
     /// Waits for `child`, reaping whatever else ends. Returns its status, 128 + signal when it was killed.
@@ -37,6 +46,12 @@ impl Signals {
             }
         }
     }
+}
+
+/// Lets `command` start with no signal blocked: children inherit the mask.
+pub fn unmask(command: &mut Command) -> &mut Command {
+    // SAFETY: the closure runs between fork and exec; pthread_sigmask, all it calls, is async-signal-safe.
+    unsafe { command.pre_exec(|| SigSet::empty().thread_set_mask().map_err(std::io::Error::from)) }
 }
 
 /// Collects every process that ended; the status of `main` if it is among them.
