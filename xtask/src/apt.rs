@@ -23,8 +23,7 @@ pub fn missing<'a>(packages: &[&'a str]) -> Vec<&'a str> {
 fn installed(package: &str) -> bool {
     let mut query = Command::new("dpkg-query");
     query.args(["-W", "-f=${db:Status-Abbrev}", package]);
-    run::output(&mut query)
-        .is_ok_and(|output| output.status.success() && output.stdout.starts_with(b"ii"))
+    run::output(&mut query).is_ok_and(|output| output.status.success() && output.stdout.starts_with(b"ii"))
 }
 
 /// Whether apt knows all of `packages`, after an update when it does not at first.

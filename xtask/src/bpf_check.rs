@@ -37,8 +37,7 @@ pub struct Report {
 /// Reads and checks the object at `path`. Problems are an error.
 pub fn check(path: &Path) -> Result<Report> {
     let bytes = std::fs::read(path).map_err(Error::file("read", path))?;
-    let report =
-        inspect(&bytes).map_err(|reason| Error::Unreadable { path: path.to_path_buf(), reason })?;
+    let report = inspect(&bytes).map_err(|reason| Error::Unreadable { path: path.to_path_buf(), reason })?;
     if report.problems.is_empty() {
         return Ok(report);
     }

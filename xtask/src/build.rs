@@ -40,8 +40,7 @@ pub fn object(workspace: &Workspace) -> Result<()> {
 /// Builds only when a source is newer than the last build: cheap enough for every sandbox.
 pub fn refresh(workspace: &Workspace) -> Result<()> {
     let stamp = workspace.target.join("release/.portcullis-built");
-    let products =
-        [workspace.program("portcullisd"), workspace.program("portcullis"), workspace.module()];
+    let products = [workspace.program("portcullisd"), workspace.program("portcullis"), workspace.module()];
     if products.iter().all(|product| product.exists()) && !workspace.outdated(&stamp, &SOURCES)? {
         return Ok(());
     }

@@ -78,12 +78,6 @@ impl Way {
 
     /// `cargo VERB` for the eBPF crate, with its own target folder, so that the host build is left alone.
     pub fn cargo(self, workspace: &Workspace, verb: &str) -> Command {
-        let flags = [
-            format!("--cfg=bpf_target_arch=\"{}\"", std::env::consts::ARCH),
-            "-Cdebuginfo=2".into(),
-            "-Ctarget-cpu=v3".into(),
-            "-Clink-arg=--btf".into(),
-        ];
         let mut cargo = match self {
             Self::Debian => run::cargo(),
             Self::Nightly => {
@@ -95,7 +89,7 @@ impl Way {
         cargo.arg(verb).args(["--release", "--package", "portcullis-ebpf", "--target", TARGET]);
         cargo.arg("--target-dir").arg(workspace.target.join("ebpf-build"));
         cargo.current_dir(&workspace.root);
-        cargo.env_remove("RUSTFLAGS").env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
+        cargo.env_remove("RUSTFLAGS").env("CARGO_ENCODED_RUSTFLAGS", flags());
         cargo.env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", linker(workspace));
         // The linker does its own link-time optimisation over LLVM bitcode.
         cargo.env("CARGO_PROFILE_RELEASE_LTO", "off");
@@ -109,6 +103,16 @@ impl Way {
         }
         cargo
     }
+
+    /// Makes every warning of that cargo command an error.
+    pub fn deny_warnings(self, command: &mut Command) {
+        command.env("CARGO_ENCODED_RUSTFLAGS", format!("{}\u{1f}-Dwarnings", flags()));
+    }
+}
+
+fn flags() -> String {
+    let architecture = format!("--cfg=bpf_target_arch=\"{}\"", std::env::consts::ARCH);
+    [architecture.as_str(), "-Cdebuginfo=2", "-Ctarget-cpu=v3", "-Clink-arg=--btf"].join("\u{1f}")
 }
 
 /// Builds and checks the object. Returns where it is.

@@ -139,7 +139,10 @@ fn take_line_out(root: &Path) -> Result<()> {
     let list: Vec<String> =
         left.iter().map(|(path, line)| format!("{}: {}", path.display(), line.trim())).collect();
     Err(Error::Refused {
-        what: format!("PAM still uses the module, removing it now would break logons:\n  {}", list.join("\n  ")),
+        what: format!(
+            "PAM still uses the module, removing it now would break logons:\n  {}",
+            list.join("\n  ")
+        ),
         advice: "delete these lines, then run uninstall again".into(),
     })
 }

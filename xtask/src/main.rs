@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use xtask::error::Result;
 use xtask::workspace::Workspace;
-use xtask::{build, ebpf, install, sandbox};
+use xtask::{build, checks, demo, ebpf, install, mutations, sandbox};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Developer verbs of Portcullis")]
@@ -22,6 +22,15 @@ enum Verb {
     Build,
     /// Open a throw-away system with Portcullis running, for a shell or one command
     Sandbox(sandbox::Options),
+    /// See it happen: three wrong passwords at su lock the account
+    Demo,
+    /// All checks: format, clippy, unit, property and whole-system tests
+    Test {
+        /// Part of a test's name; or `mutations`: break each invariant and see that a test notices
+        filter: Option<String>,
+    },
+    /// Format and clippy, host and eBPF
+    Lint,
     /// Install the release build
     Install(Root),
     /// Take Portcullis out again, the PAM line first
@@ -29,9 +38,7 @@ enum Verb {
     #[command(hide = true)]
     SandboxInit(sandbox::init::Init),
     #[command(hide = true)]
-    SandboxLayer {
-        layer: PathBuf,
-    },
+    SandboxLayer { layer: PathBuf },
 }
 
 #[derive(Args)]
@@ -78,6 +85,14 @@ fn dispatch(verb: Verb) -> Result<u8> {
         }
         Verb::Build => build::build(&workspace)?,
         Verb::Sandbox(options) => return sandbox::run(&workspace, &options),
+        Verb::Demo => return demo::demo(&workspace),
+        Verb::Test { filter } => {
+            return match filter.as_deref() {
+                Some("mutations") => mutations::run(&workspace),
+                filter => checks::test(&workspace, filter),
+            };
+        }
+        Verb::Lint => return checks::lint(&workspace),
         Verb::SandboxInit(init) => return sandbox::init::run(&workspace, &init),
         Verb::SandboxLayer { layer } => sandbox::layer::make(&workspace, &layer)?,
         Verb::Install(Root { root }) => {

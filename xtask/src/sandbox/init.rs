@@ -14,11 +14,8 @@ use std::process::Command;
 use std::time::Instant;
 
 /// The users of the sandbox: name, uid, variable that tells the password.
-pub const USERS: [(&str, u32, &str); 3] = [
-    ("kon", 2001, "KON_PASSWORD"),
-    ("jon", 2002, "JON_PASSWORD"),
-    ("admin", 2003, "ADMIN_PASSWORD"),
-];
+pub const USERS: [(&str, u32, &str); 3] =
+    [("kon", 2001, "KON_PASSWORD"), ("jon", 2002, "JON_PASSWORD"), ("admin", 2003, "ADMIN_PASSWORD")];
 /// Variables of the caller that programs inside see too.
 const PASSED_ON: [&str; 6] = ["TERM", "COLORTERM", "NO_COLOR", "RUST_BACKTRACE", "RUST_LOG", "COLUMNS"];
 

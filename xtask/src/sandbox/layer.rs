@@ -59,8 +59,11 @@ pub fn ensure(workspace: &Workspace, quiet: bool) -> Result<PathBuf> {
     }
     let lock_path = cache.join("lock");
     let lock = std::fs::File::create(&lock_path).map_err(Error::file("create", &lock_path))?;
-    let _lock = Flock::lock(lock, FlockArg::LockExclusive)
-        .map_err(|(_, error)| Error::File { action: "lock", path: lock_path, source: error.into() })?;
+    let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, error)| Error::File {
+        action: "lock",
+        path: lock_path,
+        source: error.into(),
+    })?;
     if layer.is_dir() {
         return Ok(layer);
     }

@@ -93,11 +93,8 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<u8> {
     let started = Instant::now();
     private_namespaces(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWCGROUP)?;
     // The other end closes when this process ends, however it ends.
-    let (alive, held) = std::io::pipe().map_err(|source| Error::File {
-        action: "create",
-        path: "a pipe".into(),
-        source,
-    })?;
+    let (alive, held) =
+        std::io::pipe().map_err(|source| Error::File { action: "create", path: "a pipe".into(), source })?;
     let signals = signals::Signals::watch()?;
     let exe = std::env::current_exe().map_err(Error::file("find", "/proc/self/exe".as_ref()))?;
     let mut init = Command::new(exe);

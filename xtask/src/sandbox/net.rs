@@ -10,7 +10,8 @@ pub fn loopback_up() -> Result<()> {
     let mut request = libc::ifreq {
         ifr_name: [0; libc::IFNAMSIZ],
         ifr_ifru: libc::__c_anonymous_ifr_ifru {
-            ifru_flags: libc::c_short::try_from(libc::IFF_UP | libc::IFF_RUNNING).unwrap_or(libc::c_short::MAX),
+            ifru_flags: libc::c_short::try_from(libc::IFF_UP | libc::IFF_RUNNING)
+                .unwrap_or(libc::c_short::MAX),
         },
     };
     for (place, byte) in request.ifr_name.iter_mut().zip(*b"lo") {

@@ -91,8 +91,7 @@ fn agent() -> Result<()> {
     let copy = log.try_clone().map_err(Error::file("open", path))?;
     let mut agent = inside("portcullisd");
     agent.arg("run").stdout(log).stderr(copy);
-    let mut child =
-        agent.spawn().map_err(|source| Error::Start { program: "portcullisd".into(), source })?;
+    let mut child = agent.spawn().map_err(|source| Error::Start { program: "portcullisd".into(), source })?;
     let deadline = Instant::now() + AGENT_PATIENCE;
     while UnixStream::connect(SOCKET).is_err() {
         if let Some(reason) = ended(&mut child, deadline) {
