@@ -4,12 +4,19 @@
 //! (names, terminals, services, addresses) is bytes to be bounded and escaped, never parsed by a shell.
 
 pub mod accounts;
+pub mod api;
+pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod daemon;
+pub mod engine;
 pub mod event;
 pub mod exit;
 pub mod kernel;
 pub mod logging;
 pub mod metrics;
+pub mod names;
+pub mod rows;
 pub mod shadow;
+pub mod store;
 pub mod text;

@@ -17,6 +17,8 @@ pub const PIN_DIR: &str = "/sys/fs/bpf/portcullis/v1";
 pub const PIN_GATE: &str = "/sys/fs/bpf/portcullis/v1/gate";
 /// The same path for `BPF_OBJ_GET`.
 pub const PIN_GATE_C: &core::ffi::CStr = c"/sys/fs/bpf/portcullis/v1/gate";
+/// The pin of `SETTINGS`, for `BPF_OBJ_GET`.
+pub const PIN_SETTINGS_C: &core::ffi::CStr = c"/sys/fs/bpf/portcullis/v1/SETTINGS";
 /// The link of the exit program.
 pub const PIN_EXIT_LINK: &str = "/sys/fs/bpf/portcullis/v1/exit_link";
 /// The word on the kernel command line that keeps Portcullis from loading and from refusing.

@@ -3,10 +3,11 @@
 //! Invariants: no allocation, no thread, no state; the descriptor is closed when the [`Gate`] is dropped; EINTR is
 //! retried, as is a verdict of AGAIN. All `unsafe` of the client is in this file.
 
-use core::mem::zeroed;
+use core::{ffi::CStr, mem::zeroed};
 
-use crate::abi::{ABI, Answer, PIN_GATE_C, Packet, Request, verdict};
+use crate::abi::{ABI, Answer, PIN_GATE_C, PIN_SETTINGS_C, Packet, Request, Settings, verdict};
 
+const BPF_MAP_LOOKUP_ELEM: libc::c_int = 1;
 const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_PROG_TEST_RUN: libc::c_int = 10;
 /// Tries of a call whose row is deleted or reused under it every time.
@@ -39,6 +40,16 @@ struct TestRun {
     cpu: u32,
     batch_size: u32,
     pad: u32,
+}
+
+/// `union bpf_attr`, the part of `BPF_MAP_LOOKUP_ELEM`.
+#[repr(C)]
+struct Lookup {
+    map_fd: u32,
+    pad: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
 }
 
 /// Why a call did not come to an answer.
@@ -77,7 +88,11 @@ impl core::fmt::Display for Error {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
             Self::Open(libc::ENOENT) => {
-                write!(f, "the gate is not loaded (no pin {}): start portcullis-gate.service", crate::abi::PIN_GATE)
+                write!(
+                    f,
+                    "the gate is not loaded (no pin {}): start portcullis-gate.service",
+                    crate::abi::PIN_GATE
+                )
             }
             Self::Open(libc::EACCES | libc::EPERM) => {
                 write!(f, "the gate's pin {} may be opened by root only", crate::abi::PIN_GATE)
@@ -98,8 +113,12 @@ impl core::error::Error for Error {}
 /// An open gate.
 #[derive(Debug)]
 pub struct Gate {
-    fd: libc::c_int,
+    fd: Fd,
 }
+
+/// A descriptor that is closed when it is dropped.
+#[derive(Debug)]
+struct Fd(libc::c_int);
 
 impl Gate {
     /// Opens the pinned gate.
@@ -107,8 +126,28 @@ impl Gate {
     /// # Errors
     /// [`Error::Open`] with the errno of `BPF_OBJ_GET`.
     pub fn open() -> Result<Self, Error> {
-        let mut attr = ObjGet { pathname: PIN_GATE_C.as_ptr() as u64, bpf_fd: 0, file_flags: 0 };
-        bpf(BPF_OBJ_GET, &mut attr).map(|fd| Self { fd }).map_err(Error::Open)
+        open_pin(PIN_GATE_C).map(|fd| Self { fd: Fd(fd) })
+    }
+
+    /// The settings of the running gate.
+    ///
+    /// # Errors
+    /// [`Error::Open`] and [`Error::Run`] with the errno of `BPF_OBJ_GET` and `BPF_MAP_LOOKUP_ELEM`.
+    pub fn settings() -> Result<Settings, Error> {
+        let map = Fd(open_pin(PIN_SETTINGS_C)?);
+        let key = 0u32;
+        let mut value = Settings::default();
+        let place = &raw mut value;
+        let mut attr = Lookup {
+            map_fd: map.0.cast_unsigned(),
+            pad: 0,
+            key: &raw const key as u64,
+            value: place as u64,
+            flags: 0,
+        };
+        bpf(BPF_MAP_LOOKUP_ELEM, &mut attr).map_err(Error::Run)?;
+        // SAFETY: integers only, written by the kernel at this very address.
+        Ok(unsafe { place.read_volatile() })
     }
 
     /// One call.
@@ -132,7 +171,7 @@ impl Gate {
         packet.request = *request;
         let place = &raw mut packet;
         let mut attr = TestRun {
-            prog_fd: self.fd.cast_unsigned(),
+            prog_fd: self.fd.0.cast_unsigned(),
             retval: 0,
             data_size_in: size_of::<Packet>() as u32,
             data_size_out: size_of::<Packet>() as u32,
@@ -157,20 +196,24 @@ impl Gate {
     }
 }
 
-impl Drop for Gate {
+impl Drop for Fd {
     fn drop(&mut self) {
         // SAFETY: the descriptor is ours and open.
-        unsafe { libc::close(self.fd) };
+        unsafe { libc::close(self.0) };
     }
+}
+
+fn open_pin(path: &CStr) -> Result<libc::c_int, Error> {
+    let mut attr = ObjGet { pathname: path.as_ptr() as u64, bpf_fd: 0, file_flags: 0 };
+    bpf(BPF_OBJ_GET, &mut attr).map_err(Error::Open)
 }
 
 /// bpf(2), again when a signal came between.
 fn bpf<T>(command: libc::c_int, attr: &mut T) -> Result<libc::c_int, i32> {
     loop {
         // SAFETY: `attr` is a prefix of `union bpf_attr` of the size given, and what it points to outlives the call.
-        let result = unsafe {
-            libc::syscall(libc::SYS_bpf, command, core::ptr::from_mut(attr), size_of::<T>())
-        };
+        let result =
+            unsafe { libc::syscall(libc::SYS_bpf, command, core::ptr::from_mut(attr), size_of::<T>()) };
         if result >= 0 {
             return Ok(result as libc::c_int);
         }

@@ -141,7 +141,11 @@ fn admit(ledger: &mut Ledger, now: u64, rule: &Rule, who: Actor) -> Step {
 }
 
 fn resolve(ledger: &mut Ledger, now: u64, rule: &Rule, token: u64, result: u32, process: u32) -> Step {
-    ledger.apply(now, rule, &Call { token, arg: result, process, parent: process + 1000, ..Call::new(op::RESOLVE) })
+    ledger.apply(
+        now,
+        rule,
+        &Call { token, arg: result, process, parent: process + 1000, ..Call::new(op::RESOLVE) },
+    )
 }
 
 /// Runs the acts on the ledger and on the model, and compares every verdict and every number.
@@ -159,7 +163,8 @@ fn play(rule: &Rule, acts: &[Act]) -> Result<(), TestCaseError> {
         // Two things never happen in the same nanosecond.
         now += 1;
         model.settle(now, rule);
-        let pick = |index: usize, model: &Model| (!model.guesses.is_empty()).then(|| index % model.guesses.len());
+        let pick =
+            |index: usize, model: &Model| (!model.guesses.is_empty()).then(|| index % model.guesses.len());
         match act {
             Act::Wait(_) => {}
             Act::Admit(n) => {
@@ -178,7 +183,13 @@ fn play(rule: &Rule, acts: &[Act]) -> Result<(), TestCaseError> {
                 prop_assert_eq!(step.verdict, expected);
                 if expected == verdict::ADMITTED {
                     prop_assert!(model.guesses.iter().all(|g| g.token != step.token));
-                    model.guesses.push(Guess { token: step.token, actor: who, admitted: now, failed: 0, fate: Fate::Out });
+                    model.guesses.push(Guess {
+                        token: step.token,
+                        actor: who,
+                        admitted: now,
+                        failed: 0,
+                        fate: Fate::Out,
+                    });
                     admitted.push(now);
                 }
             }
@@ -249,7 +260,7 @@ fn play(rule: &Rule, acts: &[Act]) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Verdict for verdict and number for number, the ledger is the model.
     #[test]

@@ -1,0 +1,289 @@
+//! The module's decisions against a world made for the test: every answer of the gate, every trouble, every option.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use libc::c_int;
+use portcullis_common::abi::{Answer, Request, UNKNOWN, ask, op, outcome, source, verdict};
+use portcullis_common::client::Error;
+
+use crate::options::{Charge, OnError, Options};
+use crate::world::{Attempt, Level, World};
+use crate::{module, status};
+
+struct Stage {
+    user: Result<Vec<u8>, c_int>,
+    password: Result<(), c_int>,
+    service: &'static [u8],
+    rhost: &'static [u8],
+    uid: Result<Option<u32>, i32>,
+    real_uid: u32,
+    effective_uid: u32,
+    off: bool,
+    answers: RefCell<VecDeque<Result<Answer, Error>>>,
+    asked: RefCell<Vec<Request>>,
+    armed: RefCell<Vec<Attempt>>,
+    delayed: Cell<Duration>,
+    slept: Cell<Duration>,
+    prompts: Cell<u32>,
+    log: RefCell<Vec<String>>,
+    told: RefCell<Vec<String>>,
+}
+
+impl Stage {
+    fn new(answers: impl IntoIterator<Item = Result<Answer, Error>>) -> Self {
+        Self {
+            user: Ok(b"jon".to_vec()),
+            password: Ok(()),
+            service: b"su",
+            rhost: b"",
+            uid: Ok(Some(2002)),
+            real_uid: 2001,
+            effective_uid: 0,
+            off: false,
+            answers: RefCell::new(answers.into_iter().collect()),
+            asked: RefCell::default(),
+            armed: RefCell::default(),
+            delayed: Cell::default(),
+            slept: Cell::default(),
+            prompts: Cell::default(),
+            log: RefCell::default(),
+            told: RefCell::default(),
+        }
+    }
+}
+
+impl World for Stage {
+    fn user(&self) -> Result<Vec<u8>, c_int> {
+        self.user.clone()
+    }
+    fn password(&self) -> Result<(), c_int> {
+        self.prompts.set(self.prompts.get() + 1);
+        self.password
+    }
+    fn service(&self) -> Vec<u8> {
+        self.service.to_vec()
+    }
+    fn tty(&self) -> Vec<u8> {
+        b"/dev/pts/3".to_vec()
+    }
+    fn rhost(&self) -> Vec<u8> {
+        self.rhost.to_vec()
+    }
+    fn uid(&self, _user: &[u8]) -> Result<Option<u32>, i32> {
+        self.uid
+    }
+    fn hash_key(&self) -> Result<[u64; 2], Error> {
+        Ok([1, 2])
+    }
+    fn real_uid(&self) -> u32 {
+        self.real_uid
+    }
+    fn effective_uid(&self) -> u32 {
+        self.effective_uid
+    }
+    fn process(&self) -> (u32, u32) {
+        (100, 99)
+    }
+    fn switched_off(&self) -> bool {
+        self.off
+    }
+    fn gate(&self, request: &Request) -> Result<Answer, Error> {
+        self.asked.borrow_mut().push(*request);
+        self.answers.borrow_mut().pop_front().expect("one call of the gate too many")
+    }
+    fn arm(&self, attempt: Attempt) -> Result<(), c_int> {
+        self.armed.borrow_mut().push(attempt);
+        Ok(())
+    }
+    fn fail_delay(&self, delay: Duration) {
+        self.delayed.set(delay);
+    }
+    fn sleep(&self, time: Duration) {
+        self.slept.set(self.slept.get() + time);
+    }
+    fn log(&self, _level: Level, text: &str) {
+        self.log.borrow_mut().push(text.to_owned());
+    }
+    fn tell(&self, text: &str) {
+        self.told.borrow_mut().push(text.to_owned());
+    }
+}
+
+fn answer(verdict: u32) -> Result<Answer, Error> {
+    Ok(Answer { verdict, token: 42, now: 1, ..Answer::default() })
+}
+
+fn authenticate(stage: &Stage) -> c_int {
+    module::authenticate(stage, &Options::default())
+}
+
+#[test]
+fn an_admitted_guess_goes_on_and_is_armed_with_its_token() {
+    let stage = Stage::new([answer(verdict::ADMITTED)]);
+    assert_eq!(authenticate(&stage), status::IGNORE);
+    let armed = stage.armed.borrow();
+    assert_eq!(armed[0].request.entry.token, 42);
+    let detail = armed[0].request.entry.detail;
+    assert_eq!((detail.source, detail.uid, &detail.tty[..6]), (source::LOCAL, 2001, &b"pts/3\0"[..]));
+}
+
+#[test]
+fn a_locked_account_is_refused_after_the_prompt_with_a_delay() {
+    let stage = Stage::new([answer(verdict::LOCKED)]);
+    assert_eq!(authenticate(&stage), status::AUTH_ERR);
+    assert_eq!(stage.prompts.get(), 1);
+    assert_eq!(stage.delayed.get(), Duration::from_secs(2));
+    assert!(stage.armed.borrow().is_empty());
+    assert_eq!(stage.told.borrow().len(), 1);
+    let silent = Stage::new([answer(verdict::LOCKED)]);
+    module::authenticate(&silent, &Options { silent: true, ..Options::default() });
+    assert!(silent.told.borrow().is_empty());
+}
+
+#[test]
+fn busy_is_waited_for_within_bounds_and_the_last_try_says_so() {
+    let stage = Stage::new([answer(verdict::BUSY), answer(verdict::BUSY), answer(verdict::ADMITTED)]);
+    assert_eq!(authenticate(&stage), status::IGNORE);
+    let stage = Stage::new((0..10_000).map(|_| answer(verdict::BUSY)));
+    assert_eq!(authenticate(&stage), status::AUTH_ERR);
+    assert_eq!(stage.slept.get(), Duration::from_secs(10));
+    let asked = stage.asked.borrow();
+    assert_eq!(asked.last().map(|request| request.flags), Some(ask::LAST_TRY));
+    assert!(asked.iter().rev().skip(1).all(|request| request.flags == 0));
+}
+
+#[test]
+fn an_aborted_prompt_costs_nothing_and_is_never_ignored() {
+    for code in [19, 20, 26, status::SUCCESS, status::IGNORE] {
+        let stage = Stage { password: Err(code), ..Stage::new([]) };
+        let result = authenticate(&stage);
+        assert!(result != status::IGNORE && result != status::SUCCESS, "code {code} became {result}");
+        assert!(stage.asked.borrow().is_empty());
+    }
+}
+
+#[test]
+fn begin_charges_without_a_prompt() {
+    let stage = Stage::new([answer(verdict::ADMITTED)]);
+    let options = Options { charge: Charge::Begin, ..Options::default() };
+    assert_eq!(module::authenticate(&stage, &options), status::IGNORE);
+    assert_eq!(stage.prompts.get(), 0);
+}
+
+#[test]
+fn errors_a_caller_can_cause_always_refuse() {
+    for errno in [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::EINTR] {
+        for error in [Error::Open(errno), Error::Run(errno)] {
+            let stage = Stage::new([Err(error)]);
+            assert_eq!(authenticate(&stage), status::AUTH_ERR, "{error:?}");
+        }
+        let stage = Stage { uid: Err(errno), ..Stage::new([]) };
+        assert_eq!(authenticate(&stage), status::AUTH_ERR);
+    }
+}
+
+#[test]
+fn an_unreachable_gate_is_the_lines_choice() {
+    let gone = || Stage::new([Err(Error::Open(libc::ENOENT))]);
+    let deny = Options { on_error: OnError::Deny, ..Options::default() };
+    let stage = gone();
+    assert_eq!(authenticate(&stage), status::IGNORE);
+    assert_eq!(stage.log.borrow().len(), 1, "fail-open is visible");
+    assert_eq!(module::authenticate(&gone(), &deny), status::AUTH_ERR);
+    let root = Stage { uid: Ok(Some(0)), ..gone() };
+    assert_eq!(module::authenticate(&root, &deny), status::IGNORE, "root on a local terminal");
+    let far = Stage { uid: Ok(Some(0)), rhost: b"192.0.2.1", ..gone() };
+    assert_eq!(module::authenticate(&far, &deny), status::AUTH_ERR);
+    let off = Stage { off: true, ..gone() };
+    assert_eq!(module::authenticate(&off, &deny), status::IGNORE, "the word on the kernel command line");
+}
+
+#[test]
+fn unknown_names_go_by_a_hash_and_a_full_table_of_them_is_no_error() {
+    let stage = Stage { uid: Ok(None), ..Stage::new([answer(verdict::UNCOUNTED)]) };
+    assert_eq!(
+        module::authenticate(&stage, &Options { on_error: OnError::Deny, ..Options::default() }),
+        status::IGNORE
+    );
+    assert!(stage.asked.borrow()[0].entry.account & UNKNOWN != 0);
+}
+
+#[test]
+fn sources_are_literal_addresses_of_root_callers_only() {
+    let kind = |rhost: &'static [u8], effective_uid| {
+        let stage = Stage { rhost, effective_uid, ..Stage::new([answer(verdict::ADMITTED)]) };
+        authenticate(&stage);
+        let detail = stage.asked.borrow()[0].entry.detail;
+        (detail.source, detail.address)
+    };
+    let v4 = |a: u8| {
+        let mut address = [0; 16];
+        address[..4].copy_from_slice(&[192, 0, 2, a]);
+        address
+    };
+    assert_eq!(kind(b"192.0.2.7", 0), (source::IPV4, v4(7)));
+    assert_eq!(kind(b"::ffff:192.0.2.8", 0), (source::IPV4, v4(8)), "IPv4 in IPv6 is IPv4");
+    assert_eq!(kind(b"fe80::1%eth0", 0).0, source::IPV6);
+    assert_eq!(kind(b"attacker.example", 0).0, source::NONE, "names are never resolved");
+    assert_eq!(kind(b"\xff\xfe\x01", 0).0, source::NONE);
+    assert_eq!(kind(b"192.0.2.7", 2001).0, source::LOCAL, "a claim");
+}
+
+#[test]
+fn the_result_is_told_with_its_status() {
+    let stage = Stage::new([answer(verdict::DONE)]);
+    let attempt = Attempt { request: Request::new(op::ADMIT, 2002) };
+    module::resolve(&stage, attempt, status::AUTH_ERR);
+    let asked = stage.asked.borrow();
+    assert_eq!((asked[0].op, asked[0].arg, asked[0].entry.detail.status), (op::RESOLVE, outcome::FAIL, 7));
+}
+
+#[test]
+fn every_status_has_an_outcome() {
+    let passes = [0, 12, 13];
+    let voids = [1, 2, 3, 4, 5, 9, 26, 28, 29];
+    for code in -5..64 {
+        let expected = if passes.contains(&code) {
+            outcome::PASS
+        } else if voids.contains(&code) {
+            outcome::VOID
+        } else {
+            outcome::FAIL
+        };
+        assert_eq!(status::outcome_of(code), expected, "status {code}");
+    }
+}
+
+#[test]
+fn only_establishing_credentials_confirms() {
+    let stage = Stage::new([answer(verdict::DONE)]);
+    assert_eq!(module::set_credentials(&stage, false), status::IGNORE);
+    assert!(stage.asked.borrow().is_empty());
+    assert_eq!(module::set_credentials(&stage, true), status::IGNORE);
+    assert_eq!(stage.asked.borrow()[0].op, op::CONFIRM);
+}
+
+#[test]
+fn the_account_phase_refuses_logons_only() {
+    let locked = || Ok(Answer { verdict: verdict::DONE, locked_until: 9, now: 1, ..Answer::default() });
+    let code = |service: &'static [u8], real_uid, answers: Vec<Result<Answer, Error>>| {
+        module::account(&Stage { service, real_uid, ..Stage::new(answers) }, &Options::default())
+    };
+    assert_eq!(code(b"sshd", 0, vec![locked()]), status::PERM_DENIED);
+    assert_eq!(code(b"su", 2001, vec![locked()]), status::PERM_DENIED);
+    assert_eq!(code(b"su", 0, vec![]), status::IGNORE, "root's su");
+    assert_eq!(code(b"cron", 0, vec![]), status::IGNORE);
+    assert_eq!(code(b"systemd-user", 0, vec![]), status::IGNORE);
+    assert_eq!(code(b"sshd", 0, vec![answer(verdict::NOTHING)]), status::IGNORE);
+}
+
+#[test]
+fn a_word_that_is_not_known_changes_nothing_but_the_log() {
+    let words =
+        [&b"on_eror=deny"[..], b"wait=2s", b"wait=-1", b"wait=99999999999999999999", b"silent", b"\xff"];
+    let options = Options::parse(words.into_iter());
+    assert_eq!(options.wait, Duration::from_secs(2));
+    assert_eq!((options.on_error, options.silent, options.unknown.len()), (OnError::Ignore, true, 4));
+}

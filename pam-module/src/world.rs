@@ -1,0 +1,64 @@
+//! What the module needs of the world around it: libpam, the user database, the gate, a clock. One trait, so that the
+//! decisions in `module` can be tried without any of them.
+
+use std::time::Duration;
+
+use libc::c_int;
+use portcullis_common::abi::{Answer, Request};
+use portcullis_common::client::Error;
+
+/// How loudly a line of the log speaks (syslog.h).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// LOG_ERR.
+    Error,
+    /// LOG_WARNING.
+    Warning,
+    /// LOG_NOTICE.
+    Notice,
+}
+
+/// An admitted attempt, to be resolved when the stack's result is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// What was asked at admission; its token is the reservation's.
+    pub request: Request,
+}
+
+/// The world.
+pub trait World {
+    /// PAM_USER, asked for if need be. Err: the code to return.
+    fn user(&self) -> Result<Vec<u8>, c_int>;
+    /// Lets the password be entered, or takes the one that is there. Err: the code to return.
+    fn password(&self) -> Result<(), c_int>;
+    /// PAM_SERVICE.
+    fn service(&self) -> Vec<u8>;
+    /// PAM_TTY.
+    fn tty(&self) -> Vec<u8>;
+    /// PAM_RHOST.
+    fn rhost(&self) -> Vec<u8>;
+    /// uid of a user; None: no such user. Err: errno of the user database.
+    fn uid(&self, user: &[u8]) -> Result<Option<u32>, i32>;
+    /// Key of the hash of unknown names.
+    fn hash_key(&self) -> Result<[u64; 2], Error>;
+    /// Real uid of this process.
+    fn real_uid(&self) -> u32;
+    /// Effective uid of this process.
+    fn effective_uid(&self) -> u32;
+    /// This process and its parent.
+    fn process(&self) -> (u32, u32);
+    /// Whether the word that switches Portcullis off stands on the kernel command line.
+    fn switched_off(&self) -> bool;
+    /// Asks the gate.
+    fn gate(&self, request: &Request) -> Result<Answer, Error>;
+    /// Has `attempt` resolved when the stack ends. Err: the code of libpam.
+    fn arm(&self, attempt: Attempt) -> Result<(), c_int>;
+    /// pam_fail_delay(3).
+    fn fail_delay(&self, delay: Duration);
+    /// Sleeps; the caller's wait for a reservation.
+    fn sleep(&self, time: Duration);
+    /// pam_syslog(3).
+    fn log(&self, level: Level, text: &str);
+    /// Tells the user (PAM_ERROR_MSG).
+    fn tell(&self, text: &str);
+}
