@@ -37,14 +37,14 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Reads one line. Returns whether it is worth showing: of tests that pass, only why they were skipped is.
+    /// Reads one line. nextest indents what a test prints, which may look like a result itself. Returns whether it is worth showing: of tests that pass, only why they were skipped is.
     pub fn line(&mut self, line: &str) -> bool {
         let text = line.trim_start();
         if text.starts_with(SKIPPED) {
             self.skips += 1;
             return true;
         }
-        if let Some(count) = nextest(text).or_else(|| libtest(text)) {
+        if let Some(count) = nextest(text).or_else(|| libtest(line)) {
             self.count += count;
             self.passing = false;
             return true;
@@ -133,6 +133,7 @@ mod tests {
             "        PASS [   0.001s] portcullis-tests a",
             "  stderr ───",
             "    noise",
+            "    test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s",
             "    skipped: no bpffs here",
             "        FAIL [   0.001s] portcullis-tests b",
             "    it broke",

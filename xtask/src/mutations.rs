@@ -61,7 +61,6 @@ const fn ledger(feature: &'static str, breaks: &'static str) -> Mutation {
 /// Builds with each mutation and expects red. Ends with the sum: a mutation that was noticed has passed.
 pub fn run(workspace: &Workspace) -> Result<u8> {
     let mut stages = Stages::default();
-    build::build(workspace)?;
     for mutation in MUTATIONS {
         let started = Instant::now();
         println!("== {}: without \"{}\"", mutation.feature, mutation.breaks);
@@ -72,7 +71,7 @@ pub fn run(workspace: &Workspace) -> Result<u8> {
                 // A target folder of its own: the features would undo the real build's cache.
                 command.env("CARGO_TARGET_DIR", workspace.target.join("mutations"));
                 // What a broken rule finds is no regression of the real one.
-                command.env("PROPTEST_FAILURE_PERSISTENCE", "off");
+                command.env("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "1");
                 command
             }
             Place::Gate { test } => {
@@ -94,6 +93,7 @@ pub fn run(workspace: &Workspace) -> Result<u8> {
 }
 
 fn gate(workspace: &Workspace, mutation: &Mutation, test: &str) -> Result<Command> {
+    build::refresh(workspace)?;
     let object = workspace.target.join("ebpf").join(format!("{}.bpf.o", mutation.feature));
     let options = ebpf::Options { features: Some(mutation.feature.into()), out: Some(object.clone()) };
     ebpf::build(workspace, &options)?;
