@@ -43,10 +43,10 @@ pub fn test(workspace: &Workspace, filter: Option<&str>) -> Result<u8> {
     // The sandboxes of two tests share two cores well enough; more would only make them wait.
     system.env("RUST_TEST_THREADS", "2").env("NEXTEST_TEST_THREADS", "2");
     stages.runner("whole-system tests", &mut system, filter.is_none());
-    let mut leftovers = runner(workspace, filter);
-    leftovers.args(["--package", "xtask", "--test", "leftovers"]);
-    leftovers.env("RUST_TEST_THREADS", "1").env("NEXTEST_TEST_THREADS", "1");
-    stages.runner("leftovers of the sandbox", &mut leftovers, filter.is_none());
+    let mut own = runner(workspace, filter);
+    own.args(["--package", "xtask", "--test", "install", "--test", "leftovers"]);
+    own.env("RUST_TEST_THREADS", "1").env("NEXTEST_TEST_THREADS", "1");
+    stages.runner("sandbox and installation", &mut own, filter.is_none());
     Ok(stages.report())
 }
 
@@ -92,7 +92,12 @@ fn lints(workspace: &Workspace, stages: &mut Stages) {
         clippy.args(["clippy", "--quiet", "--workspace", "--exclude", "portcullis-ebpf", "--all-targets"]);
         clippy.args(["--", "-D", "warnings"]).current_dir(&workspace.root);
         clippy.env("PORTCULLIS_BPF_OBJECT", workspace.bpf_object());
-        run::run(&mut clippy, "mend what clippy says above")
+        run::run(&mut clippy, "mend what clippy says above")?;
+        // Tests that cargo leaves out of --all-targets.
+        let mut own = run::cargo();
+        own.args(["clippy", "--quiet", "--package", "xtask", "--test", "install", "--test", "leftovers"]);
+        own.args(["--", "-D", "warnings"]).current_dir(&workspace.root);
+        run::run(&mut own, "mend what clippy says above")
     });
     stages.step("clippy, eBPF", || ebpf(workspace));
 }

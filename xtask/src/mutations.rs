@@ -79,7 +79,13 @@ pub fn run(workspace: &Workspace) -> Result<u8> {
                     stages.skip(mutation.feature, "whole-system tests need root");
                     continue;
                 }
-                gate(workspace, &mutation, test)?
+                match gate(workspace, &mutation, test) {
+                    Ok(command) => command,
+                    Err(error) => {
+                        stages.step(mutation.feature, || Err(error));
+                        continue;
+                    }
+                }
             }
         };
         let (count, green) = follow(&mut command)?;
