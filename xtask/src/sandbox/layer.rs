@@ -8,7 +8,6 @@ use super::root::{self, Overlay};
 use crate::error::{Error, Result};
 use crate::run;
 use crate::workspace::Workspace;
-use nix::fcntl::{Flock, FlockArg};
 use nix::sched::CloneFlags;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::os::unix::fs::PermissionsExt;
@@ -57,13 +56,7 @@ pub fn ensure(workspace: &Workspace, quiet: bool) -> Result<PathBuf> {
     if layer.is_dir() {
         return Ok(layer);
     }
-    let lock_path = cache.join("lock");
-    let lock = std::fs::File::create(&lock_path).map_err(Error::file("create", &lock_path))?;
-    let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, error)| Error::File {
-        action: "lock",
-        path: lock_path,
-        source: error.into(),
-    })?;
+    let _turn = root::lock(&cache.join("lock"))?;
     if layer.is_dir() {
         return Ok(layer);
     }

@@ -4,6 +4,7 @@
 use super::Bind;
 use crate::error::{Error, Result};
 use crate::workspace::Workspace;
+use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -37,13 +38,17 @@ pub fn scratch(workspace: &Workspace) -> Result<PathBuf> {
 pub fn assemble(workspace: &Workspace, scratch: &Path, layer: &Path, binds: &[Bind]) -> Result<PathBuf> {
     let system = scratch.join("root");
     let base = scratch.join("base");
-    overlay(&Overlay {
-        lower: Path::new("/"),
-        upper: &layer.join("upper"),
-        work: &layer.join("work"),
-        read_only: true,
-        at: &base,
-    })?;
+    {
+        // The kernel empties `work` as it mounts: two sandboxes at the same moment would trip over each other.
+        let _turn = lock(&layer.join("lock"))?;
+        overlay(&Overlay {
+            lower: Path::new("/"),
+            upper: &layer.join("upper"),
+            work: &layer.join("work"),
+            read_only: true,
+            at: &base,
+        })?;
+    }
     let (upper, work) = (scratch.join("upper"), scratch.join("work"));
     create(&upper)?;
     create(&work)?;
@@ -150,6 +155,16 @@ pub fn bind(from: &Path, to: &Path) -> Result<()> {
     attach_from(Some(from), to, None, MsFlags::MS_BIND, None)?;
     let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
     attach(None, to, None, flags, None)
+}
+
+/// Waits for the lock on `path`, which is created; it ends with the value, or with the process.
+pub fn lock(path: &Path) -> Result<Flock<std::fs::File>> {
+    let file = std::fs::File::create(path).map_err(Error::file("create", path))?;
+    Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| Error::File {
+        action: "lock",
+        path: path.to_path_buf(),
+        source: error.into(),
+    })
 }
 
 /// `path`, which is absolute, seen from the root `system`.
