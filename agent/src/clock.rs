@@ -1,13 +1,9 @@
-//! The two clocks: boot time for everything that is counted or waited for, wall time for what outlives a boot.
+//! The gate's clock: boot time, for everything that is counted or waited for. What outlives a boot is wall time.
 //!
 //! Invariants: nothing compares a boot time of one boot with that of another; see [`boot_id`].
 
 use nix::time::{ClockId, clock_gettime};
 use portcullis_policy::Boot;
-
-/// A point in wall time: nanoseconds since 1970 in UTC.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Wall(pub i64);
 
 /// A clock could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -39,14 +35,6 @@ pub fn boot() -> Result<Boot, ClockError> {
     Ok(Boot(u64::try_from(nanoseconds).unwrap_or(0)))
 }
 
-/// CLOCK_REALTIME.
-///
-/// # Errors
-/// The kernel refuses the clock.
-pub fn wall() -> Result<Wall, ClockError> {
-    Ok(Wall(read(ClockId::CLOCK_REALTIME, "CLOCK_REALTIME")?))
-}
-
 /// The kernel's name of this boot.
 ///
 /// # Errors
@@ -63,13 +51,12 @@ fn read(clock: ClockId, name: &'static str) -> Result<i64, ClockError> {
 
 #[cfg(test)]
 mod tests {
-    use super::{boot, boot_id, wall};
+    use super::{boot, boot_id};
 
     #[test]
     fn clocks_run() {
-        let (before, wall_before) = (boot().unwrap(), wall().unwrap());
+        let before = boot().unwrap();
         assert!(before.0 > 0 && boot().unwrap() >= before);
-        assert!(wall_before.0 > 1_600_000_000_000_000_000);
         assert_eq!(boot_id().unwrap().len(), 36);
     }
 }

@@ -157,11 +157,11 @@ pub fn load_on(path: &Path, host: &Host<'_>) -> Result<Loaded, ConfigError> {
 /// Every error in the text.
 pub fn parse_on(path: &Path, text: &str, host: &Host<'_>) -> Result<Loaded, ConfigError> {
     let mut problems = problem::Problems::new(path, text);
-    if let Some(file) = raw::parse(text, &mut problems) {
-        if let Some(config) = read::config(&file, &mut problems) {
-            host.check(&config, &file, &mut problems);
-            return problems.into_result(config);
-        }
+    if let Some(file) = raw::parse(text, &mut problems)
+        && let Some(config) = read::config(&file, &mut problems)
+    {
+        host.check(&config, &file, &mut problems);
+        return problems.into_result(config);
     }
     Err(problems.into_error())
 }

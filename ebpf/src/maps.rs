@@ -10,8 +10,8 @@ use aya_ebpf::{
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 use portcullis_common::{
     abi::{
-        EVENTS_BYTES, Entry, Event, MAX_ACCOUNTS, MAX_CLASSES, MAX_MEMBERS, MAX_TASKS, MAX_UNKNOWN,
-        Settings, stat,
+        EVENTS_BYTES, Entry, Event, MAX_ACCOUNTS, MAX_CLASSES, MAX_MEMBERS, MAX_TASKS, MAX_UNKNOWN, Settings,
+        stat,
     },
     ledger::Rule,
 };

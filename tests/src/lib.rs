@@ -1,1 +1,53 @@
-//! portcullis-tests
+//! What the whole-system tests and the demo share.
+//!
+//! * [`inside`]: runs a test in a throw-away system of its own.
+//! * [`su`]: the real su, step by step: prompt, password, verdict.
+//! * [`system`]: PAM stacks, counters, programs and the agent of the throw-away system.
+//!
+//! Invariant: nothing here touches anything outside a sandbox.
+
+pub mod inside;
+pub mod su;
+pub mod system;
+
+use std::path::PathBuf;
+
+/// What can go wrong in a test's own machinery.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A program could not be started or spoken to.
+    #[error("{program}: {source}")]
+    Program {
+        /// Which.
+        program: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file could not be read or written.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Something did not happen in time.
+    #[error("waited {seconds} s in vain for {what}")]
+    Late {
+        /// For what.
+        what: String,
+        /// How long.
+        seconds: u64,
+    },
+    /// An answer that is none.
+    #[error("{program} printed something else than expected: {output}")]
+    Answer {
+        /// Which program.
+        program: String,
+        /// What it printed.
+        output: String,
+    },
+}
+
+/// Result of this crate.
+pub type Result<T> = std::result::Result<T, Error>;

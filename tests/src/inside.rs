@@ -1,0 +1,87 @@
+//! Runs a test in a sandbox of its own: outside, the test starts `xtask sandbox` with its own program bound in; inside,
+//! the same program runs the same test's body.
+//!
+//! ```ignore
+//! #[test]
+//! fn name() {
+//!     if !inside::enter("name", &Setup::default()) { return; }
+//!     // as root in the throw-away system
+//! }
+//! ```
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Set inside.
+const INSIDE: &str = "PORTCULLIS_INSIDE";
+/// Another eBPF object to start the gate with: `cargo xtask test mutations`.
+const GATE_OBJECT: &str = "PORTCULLIS_GATE_OBJECT";
+/// Where the program of the test is seen inside.
+const PROGRAM: &str = "/opt/portcullis-test";
+
+/// What the sandbox is like.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Setup<'a> {
+    /// Configuration, as text; None: the sandbox's own.
+    pub config: Option<&'a str>,
+    /// Without the agent.
+    pub no_agent: bool,
+    /// Nothing started.
+    pub bare: bool,
+}
+
+/// Whether this is the inside. Outside: runs the test `name` of this program inside, and fails if that does.
+///
+/// # Panics
+/// When the test fails inside, or no sandbox can be made: both fail the test.
+#[must_use]
+#[allow(clippy::panic, reason = "this is how a test fails")]
+pub fn enter(name: &str, setup: &Setup<'_>) -> bool {
+    if std::env::var_os(INSIDE).is_some() {
+        return true;
+    }
+    if let Err(trouble) = outside(name, setup) {
+        panic!("{trouble}");
+    }
+    false
+}
+
+fn outside(name: &str, setup: &Setup<'_>) -> Result<(), String> {
+    let program = std::env::current_exe().map_err(|error| format!("own path: {error}"))?;
+    let xtask = xtask(&program)?;
+    let mut sandbox = Command::new(xtask);
+    sandbox.args(["sandbox", "--quiet", "--bind"]).arg(format!("{}:{PROGRAM}", program.display()));
+    let config = std::env::temp_dir().join(format!("portcullis-test-{}-{name}.toml", std::process::id()));
+    if let Some(text) = setup.config {
+        std::fs::write(&config, text).map_err(|error| format!("{}: {error}", config.display()))?;
+        sandbox.arg("--config").arg(&config);
+    }
+    if setup.no_agent {
+        sandbox.arg("--no-agent");
+    }
+    if setup.bare {
+        sandbox.arg("--bare");
+    }
+    if let Some(object) = std::env::var_os(GATE_OBJECT) {
+        sandbox.arg("--gate-object").arg(object);
+    }
+    sandbox.args(["--", PROGRAM, "--exact", name, "--nocapture", "--test-threads=1"]).env(INSIDE, "1");
+    let output = sandbox.output().map_err(|error| format!("xtask sandbox: {error}"));
+    let _ = std::fs::remove_file(&config);
+    let output = output?;
+    let text =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    println!("{text}");
+    if !output.status.success() {
+        return Err(format!("{name} failed inside the sandbox ({}); its output is above", output.status));
+    }
+    // A name that matches no test would pass without having run.
+    if text.contains("1 passed") { Ok(()) } else { Err(format!("{name} did not run inside the sandbox")) }
+}
+
+/// xtask, built beside this program.
+fn xtask(program: &Path) -> Result<PathBuf, String> {
+    let mut folders = program.ancestors().skip(1);
+    let found = folders.find_map(|folder| Some(folder.join("xtask")).filter(|path| path.is_file()));
+    found.ok_or_else(|| "no xtask beside the tests: run them by `cargo xtask test`".into())
+}

@@ -1,0 +1,122 @@
+//! The throw-away system: its passwords, PAM stacks, programs, the agent's answers.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::{Error, Result};
+
+/// Debian's stack, as pam-auth-update writes it.
+const COMMON_AUTH: &str = "/etc/pam.d/common-auth";
+/// The line that the stack must hold.
+const LINE: &str = "pam_portcullis.so";
+
+/// A user's password, as the sandbox made it; empty where there is none.
+#[must_use]
+pub fn password(user: &str) -> String {
+    std::env::var(format!("{}_PASSWORD", user.to_uppercase())).unwrap_or_default()
+}
+
+/// Runs a program to its end: status 0 or not, and all it printed.
+///
+/// # Errors
+/// When it cannot be started.
+pub fn run(program: &str, arguments: &[&str]) -> Result<(bool, String)> {
+    let output = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|source| Error::Program { program: program.into(), source })?;
+    let text =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    Ok((output.status.success(), text))
+}
+
+/// What `portcullis ARGUMENTS --json` answers.
+///
+/// # Errors
+/// When it fails or prints no JSON.
+pub fn portcullis(arguments: &[&str]) -> Result<Value> {
+    let (_, text) = run("portcullis", &[arguments, &["--json"]].concat())?;
+    serde_json::from_str(&text)
+        .map_err(|_| Error::Answer { program: format!("portcullis {arguments:?}"), output: text })
+}
+
+/// Whether the password field of `user` says locked, by the real `passwd --status`.
+///
+/// # Errors
+/// When passwd cannot be run.
+pub fn shadow_locked(user: &str) -> Result<bool> {
+    let (_, text) = run("passwd", &["--status", user])?;
+    Ok(text.split_whitespace().nth(1) == Some("L"))
+}
+
+/// Waits until `ready` says so; looks again every 20 ms.
+///
+/// # Errors
+/// [`Error::Late`] after `seconds`.
+pub fn wait_for(what: &str, seconds: u64, mut ready: impl FnMut() -> Result<bool>) -> Result<()> {
+    let end = Instant::now() + Duration::from_secs(seconds);
+    while !ready()? {
+        if Instant::now() > end {
+            return Err(Error::Late { what: what.into(), seconds });
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// A program behind our line in the stack that leaves one line in a file for every guess that reaches it.
+pub struct Counter {
+    file: PathBuf,
+}
+
+impl Counter {
+    /// Puts the counter behind pam_portcullis.so in common-auth. `then`: shell text run after the count.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn install(then: &str) -> Result<Self> {
+        let file = PathBuf::from("/run/guesses");
+        write(&file, "")?;
+        let script = Path::new("/usr/local/sbin/count-guess");
+        write(script, &format!("#!/bin/sh\necho guess >> {}\n{then}\n", file.display()))?;
+        run("chmod", &["755", "/usr/local/sbin/count-guess"])?;
+        let stack = read(Path::new(COMMON_AUTH))?;
+        let mut lines: Vec<&str> = stack.lines().collect();
+        let place = lines.iter().position(|line| line.contains(LINE));
+        let place =
+            place.ok_or_else(|| Error::Answer { program: COMMON_AUTH.into(), output: stack.clone() })?;
+        lines.insert(place + 1, "auth optional pam_exec.so quiet seteuid /usr/local/sbin/count-guess");
+        write(Path::new(COMMON_AUTH), &(lines.join("\n") + "\n"))?;
+        Ok(Self { file })
+    }
+
+    /// How many guesses came by.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn guesses(&self) -> Result<usize> {
+        Ok(read(&self.file)?.lines().count())
+    }
+}
+
+/// Reads a file.
+///
+/// # Errors
+/// With its path.
+pub fn read(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).map_err(|source| Error::File { path: path.into(), source })
+}
+
+/// Writes a file.
+///
+/// # Errors
+/// With its path.
+pub fn write(path: &Path, text: &str) -> Result<()> {
+    let file = std::fs::File::create(path).and_then(|mut file| file.write_all(text.as_bytes()));
+    file.map_err(|source| Error::File { path: path.into(), source })
+}
