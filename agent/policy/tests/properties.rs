@@ -1,0 +1,482 @@
+//! Arbitrary days in the life of a few accounts: trips, scans, administrators, failing `passwd`, new configurations, and
+//! a clock that goes back a little. The world below plays gate and `passwd`, and checks every action it is asked for.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use portcullis_policy::{Action, Actor, Boot, Cause, Class, Input, Kind, Notice, Outcome, Policy, Restored};
+use proptest::prelude::*;
+
+const SECOND: u64 = 1_000_000_000;
+const ACCOUNTS: u32 = 4;
+const PLAIN: Class = Class { exempt: false, shadow_lock: false };
+const SHADOW: Class = Class { exempt: false, shadow_lock: true };
+const EXEMPT: Class = Class { exempt: true, shadow_lock: true };
+
+#[derive(Clone, Debug)]
+enum Op {
+    Pass(u64),
+    Trip(u32, u64),
+    /// The last trip is told again.
+    Again(u32),
+    /// A trip whose event is lost.
+    Silent(u32, u64),
+    Scan,
+    Lock(u32, Option<u64>),
+    Unlock(u32),
+    Extend(u32, u64),
+    /// The first action that is out ends.
+    Finish(End),
+    Class(u32, Class),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Good,
+    Bad,
+    /// An administrator's lock is there, or he changed what we left.
+    Theirs,
+}
+
+fn ops() -> impl Strategy<Value = Vec<Op>> {
+    let account = || 0..ACCOUNTS;
+    let class = prop_oneof![Just(PLAIN), Just(SHADOW), Just(SHADOW), Just(EXEMPT)];
+    let end = prop_oneof![4 => Just(End::Good), 2 => Just(End::Bad), 1 => Just(End::Theirs)];
+    let op = prop_oneof![
+        4 => (0..200_u64).prop_map(Op::Pass),
+        4 => (account(), 1..100_u64).prop_map(|(account, length)| Op::Trip(account, length)),
+        3 => account().prop_map(Op::Again),
+        1 => (account(), 1..100_u64).prop_map(|(account, length)| Op::Silent(account, length)),
+        3 => Just(Op::Scan),
+        1 => (account(), prop::option::of(1..100_u64)).prop_map(|(account, length)| Op::Lock(account, length)),
+        2 => account().prop_map(Op::Unlock),
+        1 => (account(), 1..100_u64).prop_map(|(account, length)| Op::Extend(account, length)),
+        6 => end.prop_map(Op::Finish),
+        1 => (account(), class).prop_map(|(account, class)| Op::Class(account, class)),
+    ];
+    prop::collection::vec(op, 0..120)
+}
+
+struct Account {
+    class: Class,
+    until: Boot,
+    trips: u32,
+    last: Option<(u32, Boot)>,
+    /// We hold a verified shadow lock.
+    own: bool,
+    out: Option<Kind>,
+    locks: u32,
+    unlocks: u32,
+}
+
+struct World {
+    policy: Policy,
+    now: u64,
+    jitter: u64,
+    accounts: BTreeMap<u32, Account>,
+    out: Vec<(u32, Kind)>,
+    told: BTreeSet<(u32, u32)>,
+    wake: Boot,
+    actions: Vec<Action>,
+}
+
+impl World {
+    fn new(classes: [Class; ACCOUNTS as usize], jitter: u64) -> Self {
+        let account = |class| Account {
+            class,
+            until: Boot(0),
+            trips: 0,
+            last: None,
+            own: false,
+            out: None,
+            locks: 0,
+            unlocks: 0,
+        };
+        Self {
+            policy: Policy::new(),
+            now: 1_000 * SECOND,
+            jitter,
+            accounts: (0..).zip(classes.map(account)).collect(),
+            out: Vec::new(),
+            told: BTreeSet::new(),
+            wake: Boot::NEVER,
+            actions: Vec::new(),
+        }
+    }
+
+    fn of(&mut self, account: u32) -> &mut Account {
+        self.accounts.get_mut(&account).unwrap()
+    }
+
+    /// One step, and what every action must keep to.
+    fn feed(&mut self, input: Input) {
+        let replay = matches!(input, Input::Tripped { .. } | Input::LockSeen { .. });
+        // Every other look at the clock is a little behind.
+        self.jitter = self.jitter.rotate_left(1);
+        let back = if self.jitter & 1 == 1 { 40_000_000 } else { 0 };
+        for action in self.policy.step(Boot(self.now - back), input) {
+            match &action {
+                Action::ShadowLock { account } => {
+                    let account = *account;
+                    let now = Boot(self.now);
+                    let held = self.of(account);
+                    assert!(held.class.shadow_lock && !held.class.exempt, "no such rung for {account}");
+                    assert!(!held.own && held.out.is_none(), "a second shadow lock of {account}");
+                    assert!(held.until > Boot(now.0 - SECOND), "{account} is not locked");
+                    held.out = Some(Kind::ShadowLock);
+                    self.out.push((account, Kind::ShadowLock));
+                }
+                Action::ShadowUnlock { account } => {
+                    let account = *account;
+                    let held = self.of(account);
+                    assert!(held.own && held.out.is_none(), "unlock of what is not ours: {account}");
+                    held.out = Some(Kind::ShadowUnlock);
+                    self.out.push((account, Kind::ShadowUnlock));
+                }
+                Action::GateLock { account, .. } => {
+                    assert!(!self.of(*account).class.exempt);
+                    self.out.push((*account, Kind::GateLock));
+                }
+                Action::GateUnlock { account } => {
+                    let account = *account;
+                    self.of(account).until = Boot(0);
+                    self.out.push((account, Kind::GateUnlock));
+                }
+                Action::Alert { account, notice: Notice::Tripped { trips, .. } } => {
+                    assert!(replay, "told of a trip that nobody reported");
+                    assert!(self.told.insert((*account, *trips)), "trip {trips} of {account} twice");
+                }
+                Action::Alert { .. } => {}
+                Action::Wake { at } => self.wake = *at,
+            }
+            self.actions.push(action);
+        }
+    }
+
+    /// Time passes; the policy is woken when it asked for it.
+    fn pass(&mut self, nanoseconds: u64) {
+        let end = self.now + nanoseconds;
+        // A clock that lags may need a second call at the same time.
+        let mut calls = 0;
+        while self.wake <= Boot(end) {
+            self.now = self.now.max(self.wake.0 + 50_000_000);
+            self.feed(Input::Tick);
+            calls += 1;
+            assert!(calls < 10_000, "woken for nothing");
+        }
+        self.now = self.now.max(end);
+    }
+
+    fn trip(&mut self, account: u32, seconds: u64, silent: bool) {
+        let until = Boot(self.now + seconds * SECOND);
+        let held = self.of(account);
+        if held.class.exempt {
+            return;
+        }
+        held.trips += 1;
+        held.until = held.until.max(until);
+        held.last = Some((held.trips, held.until));
+        if !silent {
+            self.again(account);
+        }
+    }
+
+    fn again(&mut self, account: u32) {
+        let held = self.of(account);
+        if let Some((trips, locked_until)) = held.last {
+            let class = held.class;
+            let actor = Actor { kind: 1, id: 1000 };
+            self.feed(Input::Tripped { account, class, trips, locked_until, actor });
+        }
+    }
+
+    fn scan(&mut self) {
+        let now = Boot(self.now);
+        let locked: Vec<_> = self
+            .accounts
+            .iter()
+            .filter(|(_, held)| held.until > now)
+            .map(|(account, held)| (*account, held.class, held.trips, held.until))
+            .collect();
+        let believed: Vec<u32> = self.policy.locked().map(|(account, _)| account).collect();
+        for (account, class, trips, locked_until) in &locked {
+            self.feed(Input::LockSeen {
+                account: *account,
+                class: *class,
+                trips: *trips,
+                locked_until: *locked_until,
+                cause: Cause::Trip,
+            });
+        }
+        for account in believed {
+            if !locked.iter().any(|(seen, ..)| *seen == account) {
+                self.of(account).last = None;
+                self.feed(Input::NoLockSeen { account });
+            }
+        }
+    }
+
+    fn set(&mut self, account: u32, until: Boot) {
+        let held = self.of(account);
+        if held.class.exempt {
+            return;
+        }
+        held.until = until;
+        // A lock of an administrator: what is on the books of trips is not told again.
+        held.last = None;
+        let (class, trips) = (held.class, held.trips);
+        self.told.insert((account, trips));
+        self.feed(Input::LockSet { account, class, trips, until, by: Cause::Administrator });
+    }
+
+    fn unlock(&mut self, account: u32) {
+        let held = self.of(account);
+        held.until = Boot(0);
+        held.last = None;
+        let trips = held.trips;
+        self.feed(Input::Unlocked { account, trips });
+    }
+
+    fn finish(&mut self, end: End) {
+        if self.out.is_empty() {
+            return;
+        }
+        let (account, kind) = self.out.remove(0);
+        let held = self.of(account);
+        let outcome = match (kind, end) {
+            (Kind::GateLock | Kind::GateUnlock, _) | (_, End::Good) => Outcome::Verified,
+            (_, End::Bad) => Outcome::Failed { reason: "busy".to_owned(), retry: true },
+            (Kind::ShadowLock, End::Theirs) => Outcome::AlreadyLocked,
+            (Kind::ShadowUnlock, End::Theirs) => Outcome::Foreign,
+        };
+        if matches!(kind, Kind::ShadowLock | Kind::ShadowUnlock) {
+            held.out = None;
+            match (kind, &outcome) {
+                (Kind::ShadowLock, Outcome::Verified) => {
+                    held.own = true;
+                    held.locks += 1;
+                }
+                (Kind::ShadowUnlock, Outcome::Verified | Outcome::Foreign) => {
+                    held.own = false;
+                    held.unlocks += 1;
+                }
+                _ => {}
+            }
+        }
+        self.feed(Input::ActionDone { account, kind, outcome });
+    }
+
+    fn class(&mut self, account: u32, class: Class) {
+        self.of(account).class = class;
+        let held: Vec<u32> = self.policy.accounts().collect();
+        let classes = held.into_iter().map(|account| (account, self.of(account).class)).collect();
+        if class.exempt {
+            // The gate lets an exempt account pass at once.
+            self.of(account).until = Boot(0);
+            self.of(account).last = None;
+        }
+        self.feed(Input::ConfigChanged { classes });
+    }
+
+    fn run(&mut self, op: &Op) {
+        match op {
+            Op::Pass(seconds) => self.pass(seconds * SECOND),
+            Op::Trip(account, seconds) => self.trip(*account, *seconds, false),
+            Op::Silent(account, seconds) => self.trip(*account, *seconds, true),
+            Op::Again(account) => {
+                let fresh = Boot(self.now);
+                // News that are older than the policy remembers do not come: the ring buffer is not that long.
+                if self.of(*account).last.is_some_and(|(_, until)| until.after(50 * SECOND) > fresh) {
+                    self.again(*account);
+                }
+            }
+            Op::Scan => self.scan(),
+            Op::Lock(account, seconds) => {
+                let until = seconds.map_or(Boot::NEVER, |seconds| Boot(self.now + seconds * SECOND));
+                self.set(*account, until);
+            }
+            Op::Unlock(account) => self.unlock(*account),
+            Op::Extend(account, seconds) => {
+                let until = self.of(*account).until;
+                if until > Boot(self.now) {
+                    self.set(*account, until.after(seconds * SECOND));
+                }
+            }
+            Op::Finish(end) => self.finish(*end),
+            Op::Class(account, class) => self.class(*account, *class),
+        }
+    }
+
+    /// Everything runs out, every action succeeds.
+    fn wind_down(&mut self) {
+        self.scan();
+        for account in 0..ACCOUNTS {
+            if self.of(account).until == Boot::NEVER {
+                self.unlock(account);
+            }
+        }
+        for _ in 0..20 {
+            while !self.out.is_empty() {
+                self.finish(End::Good);
+            }
+            self.pass(1_000 * SECOND);
+        }
+    }
+}
+
+fn classes() -> impl Strategy<Value = [Class; ACCOUNTS as usize]> {
+    Just([PLAIN, SHADOW, SHADOW, EXEMPT])
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Every own shadow lock is undone once, nothing else ever is, and nothing is left.
+    #[test]
+    fn what_we_lock_we_unlock(ops in ops(), classes in classes(), jitter: u64) {
+        let mut world = World::new(classes, jitter);
+        for op in &ops {
+            world.run(op);
+        }
+        world.wind_down();
+        for (account, held) in &world.accounts {
+            prop_assert!(!held.own, "{account} stays locked");
+            prop_assert_eq!(held.locks, held.unlocks);
+        }
+        prop_assert_eq!(world.policy.accounts().count(), 0);
+        prop_assert_eq!(world.wake, Boot::NEVER);
+    }
+
+    /// The same events at the same times give the same actions.
+    #[test]
+    fn same_events_same_actions(ops in ops(), classes in classes(), jitter: u64) {
+        let run = || {
+            let mut world = World::new(classes, jitter);
+            ops.iter().for_each(|op| world.run(op));
+            world.actions
+        };
+        prop_assert_eq!(run(), run());
+    }
+
+    /// A flood fills the table and no more; what was there before stays.
+    #[test]
+    fn state_is_bounded(room in 1..20_usize, accounts in prop::collection::vec(0..1000_u32, 0..200)) {
+        let mut policy = Policy::with_room(room);
+        let mut first = None;
+        for account in accounts {
+            let _ = policy.step(Boot(1), Input::Tripped {
+                account,
+                class: SHADOW,
+                trips: 1,
+                locked_until: Boot(100 * SECOND),
+                actor: Actor { kind: 0, id: 0 },
+            });
+            first = first.or(Some(account));
+            prop_assert!(policy.accounts().count() <= room);
+            prop_assert!(policy.accounts().any(|held| Some(held) == first));
+        }
+    }
+}
+
+fn tripped(account: u32, class: Class, trips: u32, locked_until: Boot) -> Input {
+    Input::Tripped { account, class, trips, locked_until, actor: Actor { kind: 1, id: 1000 } }
+}
+
+fn shadow_locks(actions: &[Action]) -> usize {
+    actions.iter().filter(|action| matches!(action, Action::ShadowLock { .. })).count()
+}
+
+#[test]
+fn a_lock_of_an_administrator_is_followed_by_the_shadow_lock() {
+    let mut policy = Policy::new();
+    let lock =
+        |class| Input::LockSet { account: 7, class, trips: 0, until: Boot::NEVER, by: Cause::Administrator };
+    assert_eq!(shadow_locks(&policy.step(Boot(1), lock(PLAIN))), 0);
+    assert_eq!(shadow_locks(&policy.step(Boot(2), lock(SHADOW))), 1);
+    assert_eq!(shadow_locks(&policy.step(Boot(3), lock(SHADOW))), 0);
+}
+
+#[test]
+fn a_longer_lock_keeps_the_shadow_lock() {
+    let mut policy = Policy::new();
+    assert_eq!(shadow_locks(&policy.step(Boot(1), tripped(7, SHADOW, 1, Boot(100)))), 1);
+    let done = Input::ActionDone { account: 7, kind: Kind::ShadowLock, outcome: Outcome::Verified };
+    let _ = policy.step(Boot(2), done);
+    let actions = policy.step(Boot(50), tripped(7, SHADOW, 2, Boot(200)));
+    assert_eq!(shadow_locks(&actions), 0);
+    assert!(!policy.step(Boot(150), Input::Tick).contains(&Action::ShadowUnlock { account: 7 }));
+    assert!(policy.step(Boot(200), Input::Tick).contains(&Action::ShadowUnlock { account: 7 }));
+}
+
+#[test]
+fn a_failed_unlock_is_tried_again_ever_more_slowly() {
+    let mut policy = Policy::new();
+    let mut now = Boot(SECOND);
+    let restored = Input::Restored { account: 7, class: SHADOW, lock: None, shadow: true };
+    let mut actions = policy.step(now, restored);
+    let mut pauses = Vec::new();
+    for _ in 0..12 {
+        assert!(actions.contains(&Action::ShadowUnlock { account: 7 }));
+        let outcome = Outcome::Failed { reason: "busy".to_owned(), retry: true };
+        let told = policy.step(now, Input::ActionDone { account: 7, kind: Kind::ShadowUnlock, outcome });
+        let wake = told.iter().find_map(|action| match action {
+            Action::Wake { at } => Some(*at),
+            _ => None,
+        });
+        let wake = wake.unwrap();
+        pauses.push((wake.0 - now.0) / SECOND);
+        if pauses.len() == 1 {
+            assert!(told.iter().any(|action| matches!(
+                action,
+                Action::Alert { notice: Notice::ShadowUnlockFailed { tries: 1, .. }, .. }
+            )));
+        }
+        assert!(policy.step(Boot(wake.0 - 1), Input::Tick).is_empty());
+        now = wake;
+        actions = policy.step(now, Input::Tick);
+    }
+    assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]);
+}
+
+#[test]
+fn what_the_kernel_lost_is_given_back() {
+    let mut policy = Policy::new();
+    let lock = |lost| Some(Restored { until: Boot(100), trips: 0, lost });
+    let restored = |account, lock| Input::Restored { account, class: SHADOW, lock, shadow: false };
+    let actions = policy.step(Boot(1), restored(7, lock(true)));
+    assert!(actions.contains(&Action::GateLock { account: 7, until: Boot(100), cause: Cause::Restored }));
+    assert_eq!(shadow_locks(&actions), 1);
+    // Until that is done, a scan that finds no lock is no release.
+    assert!(policy.step(Boot(2), Input::NoLockSeen { account: 7 }).is_empty());
+    let actions = policy.step(Boot(3), restored(8, lock(false)));
+    assert!(!actions.iter().any(|action| matches!(action, Action::GateLock { .. })));
+    // An exempt account gets no lock back.
+    let exempt = Input::Restored { account: 9, class: EXEMPT, lock: lock(true), shadow: false };
+    let actions = policy.step(Boot(4), exempt);
+    assert!(!actions.iter().any(|action| matches!(action, Action::GateLock { .. })));
+    assert_eq!(shadow_locks(&actions), 0);
+}
+
+#[test]
+fn stale_news_of_a_release_change_nothing() {
+    let mut policy = Policy::new();
+    let _ = policy.step(Boot(1), tripped(7, SHADOW, 2, Boot(100)));
+    assert!(policy.step(Boot(2), Input::Unlocked { account: 7, trips: 1 }).is_empty());
+    assert!(policy.step(Boot(3), Input::Expired { account: 7 }).is_empty());
+    assert_eq!(policy.locked().count(), 1);
+    let released = policy.step(Boot(4), Input::Unlocked { account: 7, trips: 2 });
+    assert!(!released.is_empty());
+    assert_eq!(policy.locked().count(), 0);
+}
+
+#[test]
+fn a_row_that_counts_trips_anew_is_acted_on() {
+    let mut policy = Policy::new();
+    let _ = policy.step(Boot(1), tripped(7, PLAIN, 5, Boot(100)));
+    let _ = policy.step(Boot(100), Input::Tick);
+    let actions = policy.step(Boot(200), tripped(7, PLAIN, 1, Boot(300)));
+    assert!(
+        actions
+            .iter()
+            .any(|action| matches!(action, Action::Alert { notice: Notice::Tripped { trips: 1, .. }, .. }))
+    );
+}
