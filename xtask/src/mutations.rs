@@ -17,7 +17,7 @@ enum Place {
     Ledger,
     /// In the gate, started by the sandbox with `--gate-object`: this whole-system test turns red.
     Gate {
-        /// Name, or part of the name, of the test in portcullis-tests.
+        /// Name of the test in portcullis-tests.
         test: &'static str,
     },
 }
@@ -45,12 +45,12 @@ const MUTATIONS: [Mutation; 9] = [
     Mutation {
         feature: "mutation-no-lock",
         breaks: "guesses are counted one after the other",
-        place: Place::Gate { test: "parallel" },
+        place: Place::Gate { test: "parallel_wrong_guesses_never_exceed_deny" },
     },
     Mutation {
         feature: "mutation-no-exit",
         breaks: "a killed program's guess counts at once",
-        place: Place::Gate { test: "kill" },
+        place: Place::Gate { test: "kill_while_the_password_is_checked_counts_at_once" },
     },
 ];
 
