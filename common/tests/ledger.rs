@@ -1,6 +1,8 @@
 //! Property tests of the counting rule: arbitrary interleavings of admits, passes, failures, kills, stops, confirmations,
 //! locks and time, against a model that keeps every guess it ever saw and knows nothing of slots.
 
+#![allow(clippy::indexing_slicing, reason = "a test, its model too")]
+
 use portcullis_common::abi::{cause, flag, op, outcome, source, verdict};
 use portcullis_common::ledger::{Actor, Call, Ledger, NEVER, Rule, SLOTS, Step};
 use proptest::prelude::*;

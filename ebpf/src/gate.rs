@@ -72,7 +72,9 @@ fn call(packet: *mut Packet, op: u32, now: u64) {
     let row = if exempt { None } else { find_or_make(account, op, packet) };
     // Read again, so that the verifier does not carry each op's value through the rule: the packet is ours alone.
     // SAFETY: see `answer`.
-    let op = unsafe { (&raw const (*packet).request.op).read_volatile() };
+    let place = unsafe { &raw const (*packet).request.op };
+    // SAFETY: as above.
+    let op = unsafe { place.read_volatile() };
     let seen = match row {
         Some(row) => match row::apply(row, account, now, rule, &read(request, op)) {
             Some(seen) => seen,
@@ -151,6 +153,10 @@ fn read(request: &Request, op: u32) -> Call {
 }
 
 /// What follows the unlock: the task's entry, the deleted row.
+#[allow(
+    clippy::needless_borrows_for_generic_args,
+    reason = "by value the entry would be copied to the stack"
+)]
 #[inline(always)]
 fn after(packet: *mut Packet, op: u32, account: u64, seen: &Seen) {
     if op == op::ADMIT && seen.step.token != 0 {

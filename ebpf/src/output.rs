@@ -15,6 +15,10 @@ use crate::{
 /// Writes an event; where the ring buffer is full it is counted as lost, and the agent's next scan finds what it said.
 ///
 /// Field by field into the reserved memory: the record does not fit on a BPF stack beside the rest.
+#[allow(
+    clippy::multiple_unsafe_ops_per_block,
+    reason = "one operation: the fields of one record, by one pointer"
+)]
 #[inline(always)]
 pub fn tell(kind: u32, now: u64, rule: &Rule, seen: &Seen, entry: *const Entry) {
     let Some(mut slot) = EVENTS.reserve(0) else {
@@ -53,7 +57,10 @@ unsafe fn copy(from: *const Entry, to: *mut Entry) {
     let from = from.cast::<u64>();
     let to = to.cast::<u64>();
     for word in 0..WORDS {
-        // SAFETY: below WORDS; the caller's promise. Volatile, lest it becomes a call of memcpy through the stack.
-        unsafe { to.add(word).write_volatile(from.add(word).read_volatile()) };
+        let (from, to) = (from.wrapping_add(word), to.wrapping_add(word));
+        // SAFETY: below WORDS, the caller's promise. Volatile, lest it becomes a call of memcpy through the stack.
+        let value = unsafe { from.read_volatile() };
+        // SAFETY: as above.
+        unsafe { to.write_volatile(value) };
     }
 }

@@ -65,7 +65,9 @@ fn outside(name: &str, setup: &Setup<'_>) -> Result<(), String> {
     if let Some(object) = std::env::var_os(GATE_OBJECT) {
         sandbox.arg("--gate-object").arg(object);
     }
-    sandbox.args(["--", PROGRAM, "--exact", name, "--nocapture", "--test-threads=1"]).env(INSIDE, "1");
+    // The sandbox starts with an environment of its own.
+    sandbox.args(["--", "/usr/bin/env", &format!("{INSIDE}=1"), PROGRAM]);
+    sandbox.args(["--exact", name, "--nocapture", "--test-threads=1"]);
     let output = sandbox.output().map_err(|error| format!("xtask sandbox: {error}"));
     let _ = std::fs::remove_file(&config);
     let output = output?;

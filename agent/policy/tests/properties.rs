@@ -1,5 +1,6 @@
 //! Arbitrary days in the life of a few accounts: trips, scans, administrators, failing `passwd`, new configurations, and
 //! a clock that goes back a little. The world below plays gate and `passwd`, and checks every action it is asked for.
+#![allow(clippy::unwrap_used, reason = "a test, its model too")]
 
 use std::collections::{BTreeMap, BTreeSet};
 
