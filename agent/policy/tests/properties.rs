@@ -481,3 +481,40 @@ fn a_row_that_counts_trips_anew_is_acted_on() {
             .any(|action| matches!(action, Action::Alert { notice: Notice::Tripped { trips: 1, .. }, .. }))
     );
 }
+
+#[test]
+fn an_exempt_account_is_never_acted_on() {
+    let mut policy = Policy::new();
+    let until = Boot::NEVER;
+    let inputs = [
+        tripped(7, EXEMPT, 1, until),
+        Input::LockSeen { account: 7, class: EXEMPT, trips: 1, locked_until: until, cause: Cause::Trip },
+        Input::LockSet { account: 7, class: EXEMPT, trips: 1, until, by: Cause::Administrator },
+    ];
+    for input in inputs {
+        assert_eq!(policy.step(Boot(1), input), []);
+    }
+    assert_eq!(policy.accounts().count(), 0);
+}
+
+#[test]
+fn who_becomes_exempt_is_released() {
+    let mut policy = Policy::new();
+    let _ = policy.step(Boot(1), tripped(7, SHADOW, 1, Boot::NEVER));
+    let done = Input::ActionDone { account: 7, kind: Kind::ShadowLock, outcome: Outcome::Verified };
+    let _ = policy.step(Boot(2), done);
+    let actions = policy.step(Boot(3), Input::ConfigChanged { classes: vec![(7, EXEMPT)] });
+    assert!(actions.contains(&Action::GateUnlock { account: 7 }));
+    assert!(actions.contains(&Action::ShadowUnlock { account: 7 }));
+}
+
+#[test]
+fn a_lock_that_was_over_stays_over_when_the_clock_goes_back() {
+    let mut policy = Policy::new();
+    let _ = policy.step(Boot(1), tripped(7, SHADOW, 1, Boot(100)));
+    let _ = policy.step(Boot(100), Input::Expired { account: 7 });
+    let seen =
+        Input::LockSeen { account: 7, class: SHADOW, trips: 1, locked_until: Boot(100), cause: Cause::Trip };
+    assert_eq!(policy.step(Boot(60), seen), []);
+    assert_eq!(policy.locked().count(), 0);
+}

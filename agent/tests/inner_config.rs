@@ -1,0 +1,341 @@
+//! Configuration files, right and wrong: every error names its key and its line and says what to do.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use portcullis_agent::accounts::{AccountsError, Directory, Group, User};
+use portcullis_agent::config::{
+    BreakGlass, CLASS_BREAK_GLASS, CLASS_DEFAULT, CLASS_FIRST, CLASS_ROOT, ConfigError, Host, Loaded, Span,
+    load_on, parse_on,
+};
+use portcullis_common::ledger::{NEVER, rule_flag};
+
+/// Some users and groups.
+struct Town(BTreeMap<&'static str, User>);
+
+impl Town {
+    fn new() -> Self {
+        let user = |name: &'static str, uid, gid, shell: &str| {
+            (name, User { uid, gid, name: name.to_owned(), shell: shell.into() })
+        };
+        Self(BTreeMap::from([
+            user("root", 0, 0, "/bin/sh"),
+            user("admin", 1000, 1000, "/bin/sh"),
+            user("jon", 1001, 1001, "/bin/sh"),
+            user("kon", 1002, 500, "/bin/sh"),
+            user("ron", 1003, 1003, "/bin/sh"),
+            user("robot", 1004, 1004, "/usr/sbin/nologin"),
+            user("locked", 1005, 1005, ""),
+            user("empty", 1006, 1006, ""),
+            user("remote", 1007, 1007, ""),
+            user("odd", 1008, 1008, "/bin/odd"),
+            user("gone", 1009, 1009, "/bin/gone"),
+        ]))
+    }
+}
+
+impl Directory for Town {
+    fn user(&self, name: &str) -> Result<Option<User>, AccountsError> {
+        Ok(self.0.get(name).cloned())
+    }
+    fn user_by_uid(&self, uid: u32) -> Result<Option<User>, AccountsError> {
+        Ok(self.0.values().find(|user| user.uid == uid).cloned())
+    }
+    fn group(&self, name: &str) -> Result<Option<Group>, AccountsError> {
+        Ok(match name {
+            "staff" => Some(Group { gid: 500, members: vec!["jon".to_owned(), "absent".to_owned()] }),
+            "wheel" => Some(Group { gid: 501, members: vec!["ron".to_owned(), "admin".to_owned()] }),
+            _ => None,
+        })
+    }
+    fn groups_of(&self, user: &User) -> Result<Vec<u32>, AccountsError> {
+        let mut groups = vec![user.gid];
+        for (name, gid) in [("staff", 500), ("wheel", 501)] {
+            if self.group(name)?.is_some_and(|group| group.members.contains(&user.name)) {
+                groups.push(gid);
+            }
+        }
+        Ok(groups)
+    }
+    fn listed(&self) -> Result<Vec<User>, AccountsError> {
+        Ok(self.0.values().cloned().collect())
+    }
+}
+
+/// A root folder with what is looked at in one.
+fn root() -> tempfile::TempDir {
+    let root = tempfile::tempdir().unwrap();
+    for folder in ["etc", "bin"] {
+        std::fs::create_dir(root.path().join(folder)).unwrap();
+    }
+    for shell in ["sh", "odd"] {
+        std::fs::write(root.path().join("bin").join(shell), "").unwrap();
+    }
+    std::fs::write(root.path().join("etc/shells"), "# shells\n/bin/sh\n/bin/gone\n").unwrap();
+    let mut shadow = String::from("locked:!$6$x:1::::::\nempty::1::::::\n");
+    for name in ["root", "admin", "jon", "robot", "odd", "gone"] {
+        shadow.push_str(&format!("{name}:$6$salt$hash:1::::::\n"));
+    }
+    std::fs::write(root.path().join("etc/shadow"), shadow).unwrap();
+    root
+}
+
+fn parse(text: &str) -> Result<Loaded, ConfigError> {
+    let root = root();
+    let town = Town::new();
+    parse_on(Path::new("p.toml"), text, &Host { directory: &town, root: root.path() })
+}
+
+/// The error, as a person sees it.
+fn error(text: &str) -> String {
+    match parse(text) {
+        Ok(loaded) => panic!("accepted: {text}\n{:?}", loaded.config),
+        Err(error) => error.to_string(),
+    }
+}
+
+fn warnings(text: &str) -> Vec<String> {
+    parse(text).unwrap().warnings.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn an_almost_empty_file_has_the_defaults() {
+    let Loaded { config, warnings } = parse("break_glass = \"admin\"\n").unwrap();
+    assert!(warnings.is_empty(), "{warnings:?}");
+    assert_eq!(config.break_glass, BreakGlass::Account("admin".to_owned()));
+    let rules = config.rules();
+    assert_eq!(rules.len(), 3);
+    assert_eq!((rules[0].deny, rules[0].flags), (3, 0));
+    assert_eq!((rules[0].fail_interval, rules[0].unlock_time), (900_000_000_000, 600_000_000_000));
+    assert_eq!((rules[0].max_age, rules[0].confirm_time), (60_000_000_000, 600_000_000_000));
+    assert_eq!(rules[1].flags, rule_flag::EXEMPT);
+    assert_eq!(rules[2].flags, rule_flag::EXEMPT);
+    assert_eq!(config.metrics.listen.unwrap().to_string(), "127.0.0.1:9456");
+    assert_eq!(config.agent.reconcile, Span::seconds(5));
+    assert_eq!(config.agent.store, PathBuf::from("/var/lib/portcullis/portcullis.db"));
+}
+
+const FULL: &str = r#"
+break_glass = false
+reservation_max_age = "2s"
+confirm_time = "3s"
+
+[default]
+deny = 5
+fail_interval = "4s"
+unlock_time = "never"
+shadow_lock = true
+
+[[class]]
+name = "strict"
+users = ["ron"]
+groups = ["staff"]
+deny = 1
+unlock_time = "1s"
+
+[[class]]
+name = "mild"
+groups = ["wheel"]
+shadow_lock = false
+
+[root]
+even_deny_root = true
+root_unlock_time = "7s"
+
+[metrics]
+listen = false
+
+[agent]
+socket = "/tmp/socket"
+store = "/tmp/store"
+reconcile = "1s"
+passwd_timeout = "2s"
+"#;
+
+#[test]
+fn every_key_counts_and_classes_inherit() {
+    let config = parse(FULL).unwrap().config;
+    let rules = config.rules();
+    let second = 1_000_000_000;
+    assert_eq!((rules[0].deny, rules[0].unlock_time), (5, NEVER));
+    assert_eq!((rules[1].deny, rules[1].flags, rules[1].unlock_time), (5, 0, 7 * second));
+    assert_eq!((rules[3].deny, rules[3].unlock_time, rules[3].fail_interval), (1, second, 4 * second));
+    assert_eq!((rules[4].deny, rules[4].unlock_time, rules[4].max_age), (5, NEVER, 2 * second));
+    let infos = config.class_infos();
+    let shadow: Vec<bool> = infos.iter().map(|info| info.shadow_lock).collect();
+    assert_eq!(shadow, [true, false, false, true, false]);
+    assert_eq!(config.metrics.listen, None);
+}
+
+#[test]
+fn what_is_shown_is_a_file_again() {
+    for text in [FULL, "break_glass = \"admin\"\n"] {
+        let config = parse(text).unwrap().config;
+        let shown = config.to_toml().unwrap();
+        assert_eq!(parse(&shown).unwrap().config, config, "{shown}");
+    }
+}
+
+#[test]
+fn the_first_class_that_matches_counts() {
+    let text = FULL.replace("break_glass = false", "break_glass = \"admin\"");
+    let config = parse(&text).unwrap().config;
+    let town = Town::new();
+    let class = |uid| config.class_of(&town, uid).unwrap();
+    let (strict, mild) = (CLASS_FIRST, CLASS_FIRST + 1);
+    // admin is in wheel, jon in staff, kon has staff as primary group, ron is named and in wheel.
+    assert_eq!([class(0), class(1000), class(1001)], [CLASS_ROOT, CLASS_BREAK_GLASS, strict]);
+    assert_eq!([class(1002), class(1003), class(1004)], [strict, strict, CLASS_DEFAULT]);
+    assert_eq!(class(4_000_000), CLASS_DEFAULT);
+    let members = config.members(&town).unwrap();
+    assert_eq!(
+        members,
+        [(0, CLASS_ROOT), (1000, CLASS_BREAK_GLASS), (1001, strict), (1002, strict), (1003, strict)]
+    );
+    let swapped = text.replace("users = [\"ron\"]", "users = []");
+    let config = parse(&swapped).unwrap().config;
+    assert_eq!(config.class_of(&town, 1003).unwrap(), mild);
+}
+
+#[test]
+fn errors_name_key_and_line() {
+    let on_line_3 = |line: &str| error(&format!("break_glass = false\n[default]\n{line}\n"));
+    for (line, key) in [
+        ("deny = -1", "default.deny"),
+        ("deny = 0", "default.deny"),
+        ("deny = 17", "default.deny"),
+        ("deny = 99999999999", "default.deny"),
+        ("deny = \"3\"", "default.deny"),
+        ("deny = 3.0", "default.deny"),
+        ("fail_interval = \"0s\"", "default.fail_interval"),
+        ("fail_interval = \"-5s\"", "default.fail_interval"),
+        ("fail_interval = 900", "default.fail_interval"),
+        ("fail_interval = \"never\"", "default.fail_interval"),
+        ("unlock_time = \"11000d\"", "default.unlock_time"),
+        ("unlock_time = [\"5m\"]", "default.unlock_time"),
+        ("shadow_lock = \"yes\"", "default.shadow_lock"),
+        ("denny = 3", "denny"),
+        ("deny = 3\ndeny = 4", "deny"),
+        ("deny = ", "default.deny"),
+    ] {
+        let text = on_line_3(line);
+        let number = if line.contains('\n') { 4 } else { 3 };
+        assert!(text.starts_with(&format!("p.toml:{number}: ")) && text.contains(key), "{line}: {text}");
+        assert_eq!(text.lines().count(), 1, "{text}");
+    }
+    assert!(on_line_3("fail_interval = 900").contains("900s"));
+    assert!(on_line_3("deny = 17").contains("from 1 to 16"));
+}
+
+#[test]
+fn errors_outside_of_the_limits() {
+    for (text, at, key) in [
+        ("break_glass = false\nmode = 1\n", 2, "mode"),
+        ("break_glass = 5\n", 1, "break_glass"),
+        ("break_glass = true\n", 1, "break_glass"),
+        ("break_glass = \"-l\"\n", 1, "break_glass"),
+        ("break_glass = false\nreservation_max_age = \"2d\"\n", 2, "reservation_max_age"),
+        ("break_glass = false\n[metrics]\nlisten = \"localhost\"\n", 3, "metrics.listen"),
+        ("break_glass = false\n[metrics]\nlisten = true\n", 3, "metrics.listen"),
+        ("break_glass = false\n[agent]\nsocket = \"here\"\n", 3, "agent.socket"),
+        ("break_glass = false\n[agent]\npasswd_timeout = \"1d\"\n", 3, "agent.passwd_timeout"),
+        ("break_glass = false\n[gate]\nx = 1\n", 2, "gate"),
+        ("break_glass = false\n[[class]]\nusers = [\"jon\"]\n", 2, "class.name"),
+        ("break_glass = false\n[[class]]\nname = \"a b\"\nusers = [\"jon\"]\n", 3, "class.name"),
+        ("break_glass = false\n[[class]]\nname = \"root\"\nusers = [\"jon\"]\n", 3, "class.name"),
+        ("break_glass = false\n[[class]]\nname = \"a\"\n", 2, "class.users"),
+        ("break_glass = false\n[[class]]\nname = \"a\"\nusers = \"jon\"\n", 4, "class \"a\".users"),
+        ("break_glass = false\n[[class]]\nname = \"a\"\ngroups = [\"x:y\"]\n", 4, "class \"a\".groups"),
+        ("break_glass = false\n[root]\neven_deny_root = 1\n", 3, "root.even_deny_root"),
+    ] {
+        let error = error(text);
+        assert!(
+            error.lines().any(|line| line.starts_with(&format!("p.toml:{at}: ")) && line.contains(key)),
+            "{text}{error}"
+        );
+    }
+    let twice = "break_glass = false\n[[class]]\nname = \"a\"\nusers = [\"jon\"]\n[[class]]\nname = \"a\"\nusers = [\"kon\"]\n";
+    assert!(error(twice).starts_with("p.toml:6: class.name: "), "{}", error(twice));
+    let mut many = String::from("break_glass = false\n");
+    (0..30).for_each(|class| many.push_str(&format!("[[class]]\nname = \"c{class}\"\nusers = [\"jon\"]\n")));
+    assert!(error(&many).contains("there can be 29"), "{}", error(&many));
+}
+
+#[test]
+fn all_errors_are_told_at_once() {
+    let text = error("break_glass = \"\"\n[default]\ndeny = 0\nunlock_time = \"1\"\n");
+    assert_eq!(text.lines().count(), 3, "{text}");
+}
+
+#[test]
+fn a_way_back_in_is_asked_for() {
+    assert!(error("[default]\ndeny = 3\n").contains("break_glass: is missing"));
+    for (name, words) in [
+        ("nobody-here", "adduser"),
+        ("robot", "nologin"),
+        ("locked", "passwd locked"),
+        ("empty", "empty password"),
+        ("odd", "/etc/shells"),
+        ("gone", "does not exist"),
+    ] {
+        let text = error(&format!("# who\nbreak_glass = \"{name}\"\n"));
+        assert!(text.starts_with("p.toml:2: break_glass: ") && text.contains(words), "{text}");
+    }
+    assert!(warnings("break_glass = \"remote\"\n")[0].contains("no line in /etc/shadow"));
+    let trap = "break_glass = false\n[root]\neven_deny_root = true\nroot_unlock_time = \"never\"\n";
+    assert!(error(trap).starts_with("p.toml:3: root.even_deny_root: locks everybody out"), "{}", error(trap));
+}
+
+#[test]
+fn oddities_are_warnings() {
+    let class = "break_glass = \"admin\"\n[[class]]\nname = \"a\"\n";
+    let of = |rest: &str| warnings(&format!("{class}{rest}")).join("\n");
+    assert!(of("users = [\"nobody-here\"]\n").starts_with("p.toml:4: class \"a\".users: no user is named"));
+    assert!(of("groups = [\"nowhere\"]\n").starts_with("p.toml:4: class \"a\".groups: no group is named"));
+    assert!(of("users = [\"admin\"]\n").contains("never locked"));
+    assert!(of("users = [\"jon\"]\nunlock_time = \"1m\"\n").contains("shorter than fail_interval"));
+    let again = of("users = [\"jon\"]\n[[class]]\nname = \"b\"\nusers = [\"jon\"]\n");
+    assert!(again.starts_with("p.toml:7: ") && again.contains("\"a\" above"), "{again}");
+    assert!(warnings("break_glass = false\n[metrics]\nlisten = \"0.0.0.0:1\"\n")[0].contains("loopback"));
+}
+
+#[test]
+fn files_that_are_none() {
+    let root = root();
+    let town = Town::new();
+    let host = Host { directory: &town, root: root.path() };
+    let path = root.path().join("p.toml");
+    let text = load_on(&path, &host).unwrap_err().to_string();
+    assert!(text.contains("p.toml") && text.contains("cannot be read"), "{text}");
+    std::fs::write(&path, b"break_glass = \"\xff\"\n").unwrap();
+    assert!(load_on(&path, &host).unwrap_err().to_string().contains("UTF-8"));
+    std::fs::write(&path, vec![b'\n'; 2 << 20]).unwrap();
+    assert!(load_on(&path, &host).unwrap_err().to_string().contains("1 MiB"));
+    std::fs::write(&path, "break_glass = false\n").unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
+    assert!(load_on(&path, &host).unwrap().warnings[0].to_string().contains("chmod 644"));
+    // What an outsider wrote cannot steer a terminal.
+    let odd = error("break_glass = false\n\"\\u001b[2J\" = 1\n");
+    assert!(!odd.contains('\u{1b}') && odd.contains("p.toml:2"), "{odd:?}");
+}
+
+#[test]
+fn the_sample_is_right_but_for_the_break_glass_account() {
+    let sample = include_str!("../../packaging/portcullis.toml");
+    let text = error(sample);
+    assert!(text.contains("break_glass: is missing") && text.lines().count() == 1, "{text}");
+    // With every key in use, and somebody in break_glass.
+    let all: String = sample
+        .lines()
+        .map(|line| match line.strip_prefix("# ") {
+            Some(key) if key.contains(" = ") || key.starts_with("[[") => format!("{key}\n"),
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    let shown = parse(&all).unwrap().config;
+    let plain = parse(&format!("break_glass = \"admin\"\n{sample}")).unwrap().config;
+    assert_eq!(shown.classes.len(), 1);
+    assert_eq!(shown.default, plain.default, "the sample does not show the defaults");
+    assert_eq!((shown.root, shown.metrics, shown.agent), (plain.root, plain.metrics, plain.agent));
+}
