@@ -300,7 +300,8 @@ pub struct Event {
     pub kind: u32,
     /// Bits of [`flag`].
     pub flags: u32,
-    /// Number of this event in its account's row: rises by one each, so a gap shows a lost one.
+    /// Number of the gate call on its account's row that made this event: newer ones are higher, not every call
+    /// makes one.
     pub seq: u64,
     /// When, CLOCK_BOOTTIME.
     pub time: u64,
@@ -335,7 +336,7 @@ pub struct Row {
     pub alive: u32,
     /// Account key this row belongs to.
     pub key: u64,
-    /// Number of the last event.
+    /// Calls on this row so far, see `Event::seq`.
     pub events: u64,
     /// Scratch of the gate.
     pub scratch: u64,
