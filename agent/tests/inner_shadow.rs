@@ -1,4 +1,10 @@
 //! The shadow lock with the real passwd(1), in a root folder of its own (`passwd --root`).
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a failed step is a failed test"
+)]
 
 use std::path::Path;
 use std::time::Duration;
