@@ -45,7 +45,7 @@ const MUTATIONS: [Mutation; 9] = [
     Mutation {
         feature: "mutation-no-lock",
         breaks: "guesses are counted one after the other",
-        place: Place::Gate { test: "parallel_wrong_guesses_never_exceed_deny" },
+        place: Place::Gate { test: "callers_on_every_core_are_admitted_deny_times" },
     },
     Mutation {
         feature: "mutation-no-exit",
