@@ -1,0 +1,79 @@
+//! The gate by itself: many callers of one account, at the same moment on every core.
+
+#![allow(clippy::unwrap_used, reason = "this is how a test fails, in its helpers too")]
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use portcullis_common::abi::{ABI, Detail, Entry, Request, op, source, verdict};
+use portcullis_common::client::Gate;
+use portcullis_tests::inside::{Setup, enter};
+
+/// deny, and the rest out of the way.
+const CONFIG: &str = r#"
+break_glass = "admin"
+reservation_max_age = "1h"
+[default]
+deny = 3
+"#;
+const DENY: u32 = 3;
+const ROUNDS: u32 = 4_000;
+const CALLERS: u32 = 2;
+const GUESSES: u32 = 4;
+/// Uids nobody has.
+const FIRST_UID: u32 = 1_000_000;
+
+/// An admit for `account` by the local user `by`.
+fn admit(account: u32, by: u32) -> Request {
+    let detail = Detail {
+        source: source::LOCAL,
+        uid: by,
+        address: [0; 16],
+        pid: 0,
+        parent: 0,
+        status: 0,
+        pad: 0,
+        service: [0; 16],
+        tty: [0; 16],
+    };
+    let entry = Entry { account: account.into(), token: 0, detail };
+    Request { abi: ABI, op: op::ADMIT, flags: 0, arg: 0, until: 0, entry }
+}
+
+#[test]
+fn callers_on_every_core_are_admitted_deny_times() {
+    if !enter(
+        "callers_on_every_core_are_admitted_deny_times",
+        &Setup { config: Some(CONFIG), no_agent: true, ..Setup::default() },
+    ) {
+        return;
+    }
+    let gate = Gate::open().unwrap();
+    let arrived = AtomicU64::new(0);
+    let admitted: Vec<AtomicU32> = (0..ROUNDS).map(|_| AtomicU32::new(0)).collect();
+    std::thread::scope(|scope| {
+        for caller in 0..CALLERS {
+            let (gate, arrived, admitted) = (&gate, &arrived, &admitted);
+            scope.spawn(move || {
+                for (round, count) in (0..ROUNDS).zip(admitted) {
+                    // Both set out in the same microsecond: they wait for each other awake.
+                    arrived.fetch_add(1, Ordering::SeqCst);
+                    while arrived.load(Ordering::SeqCst) < u64::from((round + 1) * CALLERS) {
+                        std::hint::spin_loop();
+                    }
+                    for guess in 0..GUESSES {
+                        let by = FIRST_UID + caller * GUESSES + guess;
+                        let answer = gate.call(&admit(FIRST_UID + round, by)).unwrap();
+                        count.fetch_add(u32::from(answer.verdict == verdict::ADMITTED), Ordering::SeqCst);
+                    }
+                }
+            });
+        }
+    });
+    let wrong: Vec<u32> =
+        admitted.iter().map(|count| count.load(Ordering::SeqCst)).filter(|count| *count != DENY).collect();
+    assert!(
+        wrong.is_empty(),
+        "{} of {ROUNDS} rounds admitted another number than {DENY}: {wrong:?}",
+        wrong.len()
+    );
+}
