@@ -73,15 +73,6 @@ impl Error {
                 | Self::Run(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EINTR)
         )
     }
-
-    /// The errno behind it, 0 for [`Error::Foreign`].
-    #[must_use]
-    pub fn errno(self) -> i32 {
-        match self {
-            Self::Open(errno) | Self::Run(errno) => errno,
-            Self::Foreign => 0,
-        }
-    }
 }
 
 impl core::fmt::Display for Error {

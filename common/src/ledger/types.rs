@@ -1,0 +1,208 @@
+//! What the rule works on: an account's slots and passes, what its class asks for, a call and what it did.
+//!
+//! Invariant: what lies in a map ([`Rule`], [`Ledger`] and its parts) is `repr(C)` without implicit padding; sizes are
+//! asserted in `abi`.
+
+/// Slots of an account: the highest `deny`.
+pub const SLOTS: usize = 16;
+/// Passes remembered for their confirmation; more at once are forgotten, oldest first, which clears less.
+pub const PASSES: usize = 8;
+/// "Never" as a time or a duration.
+pub const NEVER: u64 = u64::MAX;
+
+/// Slot states, as bits: counting them is arithmetic, not branching, which keeps the verifier's states few.
+pub mod state {
+    /// Not in use.
+    pub const FREE: u32 = 0;
+    /// A guess is out.
+    pub const RESERVED: u32 = 1;
+    /// A guess was wrong.
+    pub const FAILED: u32 = 2;
+    /// A guess was never resolved: its task died or it got too old. A failure; a late pass withdraws it.
+    pub const LAPSED: u32 = FAILED | 4;
+}
+
+/// What one class of accounts asks for. Durations in nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Rule {
+    /// Failures that lock: 1 to [`SLOTS`]. Other values are read as the nearest of those.
+    pub deny: u32,
+    /// Bits of [`rule_flag`].
+    pub flags: u32,
+    /// Length of the window.
+    pub fail_interval: u64,
+    /// Length of the lock; [`NEVER`]: until an administrator releases it.
+    pub unlock_time: u64,
+    /// Age at which an unresolved reservation becomes a failure.
+    pub max_age: u64,
+    /// Time a pass may wait for its confirmation.
+    pub confirm_time: u64,
+}
+
+/// Bits of `Rule::flags`.
+pub mod rule_flag {
+    /// Never locked.
+    pub const EXEMPT: u32 = 1;
+}
+
+impl Slot {
+    /// Whether this counts as a failure.
+    #[inline(always)]
+    pub fn is_failure(&self) -> bool {
+        self.state & state::FAILED != 0
+    }
+}
+
+impl Rule {
+    /// What holds before any configuration was written: faillock's defaults, and a minute for a reservation.
+    pub const DEFAULT: Self = Self {
+        deny: 3,
+        flags: 0,
+        fail_interval: 900 * 1_000_000_000,
+        unlock_time: 600 * 1_000_000_000,
+        max_age: 60 * 1_000_000_000,
+        confirm_time: 600 * 1_000_000_000,
+    };
+
+    /// `deny`, brought into its range.
+    #[inline(always)]
+    pub fn limit(&self) -> u32 {
+        if self.deny == 0 {
+            1
+        } else if self.deny > SLOTS as u32 {
+            SLOTS as u32
+        } else {
+            self.deny
+        }
+    }
+
+    /// Reservations one actor may hold: one less than would shut everybody else out.
+    #[inline(always)]
+    pub(super) fn actor_limit(&self) -> u32 {
+        if cfg!(feature = "mutation-no-actor-cap") {
+            return self.limit();
+        }
+        let limit = self.limit();
+        if limit > 1 { limit - 1 } else { 1 }
+    }
+}
+
+/// Who guesses: one of `abi::source` and an uid, an IPv4 address, or the upper 64 bits of an IPv6 address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Actor {
+    /// One of `abi::source`.
+    pub kind: u32,
+    /// Which one of that kind.
+    pub id: u64,
+}
+
+/// What counts against the limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Slot {
+    /// One of [`state`].
+    pub state: u32,
+    /// `Actor::kind`.
+    pub kind: u32,
+    /// `Actor::id`.
+    pub actor: u64,
+    /// Names the reservation; unique in its row.
+    pub token: u64,
+    /// When it was reserved, or when it failed.
+    pub time: u64,
+}
+
+/// A right guess that may be confirmed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Pass {
+    /// Process that passed; 0: not in use.
+    pub process: u32,
+    /// Its parent at that time.
+    pub parent: u32,
+    /// When.
+    pub time: u64,
+    /// `Ledger::failed` at that time.
+    pub failed: u64,
+}
+
+/// The state of one account. All zero is a fresh one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Ledger {
+    /// Newest time seen.
+    pub newest: u64,
+    /// Last token given.
+    pub tokens: u64,
+    /// Failures recorded, ever.
+    pub failed: u64,
+    /// 0: no lock; [`NEVER`]: until released; else its end.
+    pub locked_until: u64,
+    /// When the lock was set.
+    pub locked_at: u64,
+    /// One of `abi::cause`.
+    pub cause: u32,
+    /// Trips, ever.
+    pub trips: u32,
+    /// When the last reservation became a failure by its age.
+    pub lapsed_at: u64,
+    /// Who held it: `Actor::id`.
+    pub lapsed_actor: u64,
+    /// Who held it: `Actor::kind`.
+    pub lapsed_kind: u32,
+    /// Passes so far; modulo [`PASSES`] the next element of `passes` to be written.
+    pub next_pass: u32,
+    /// What counts.
+    pub slots: [Slot; SLOTS],
+    /// What may be confirmed.
+    pub passes: [Pass; PASSES],
+}
+
+/// What a call did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// One of `abi::verdict`.
+    pub verdict: u32,
+    /// Bits of `abi::flag`.
+    pub flags: u32,
+    /// Token of the reservation made.
+    pub token: u64,
+    /// Reservations that became failures by age.
+    pub lapsed: u32,
+}
+
+/// One call of the rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// One of `abi::op`.
+    pub op: u32,
+    /// RESOLVE: one of `abi::outcome`. LOCK: one of `abi::cause`.
+    pub arg: u32,
+    /// RESOLVE, LAPSE: which reservation.
+    pub token: u64,
+    /// LOCK: its end, [`NEVER`]: until released.
+    pub until: u64,
+    /// ADMIT: who guesses.
+    pub actor: Actor,
+    /// RESOLVE, CONFIRM: which process.
+    pub process: u32,
+    /// RESOLVE: its parent.
+    pub parent: u32,
+}
+
+impl Call {
+    /// A call with nothing but its op.
+    pub const fn new(op: u32) -> Self {
+        Self { op, arg: 0, token: 0, until: 0, actor: Actor { kind: 0, id: 0 }, process: 0, parent: 0 }
+    }
+}
+
+/// Numbers to show.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Slots failed or lapsed.
+    pub failures: u32,
+    /// Slots reserved.
+    pub reservations: u32,
+}
