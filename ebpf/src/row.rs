@@ -112,20 +112,19 @@ pub fn apply(row: *mut KernelRow, account: u64, now: u64, rule: &Rule, call: &Ca
     step.lapsed = launder(row, step.lapsed);
     step = row.ledger.act(now, rule, call, step);
     step.flags = launder(row, step.flags);
+    let counts = row.ledger.counts();
+    row.events += 1;
     let mut seen = Seen {
         step,
-        seq: 0,
-        failures: 0,
-        reservations: 0,
+        seq: row.events,
+        failures: counts.failures,
+        reservations: counts.reservations,
         trips: row.ledger.trips,
         cause: row.ledger.cause,
         locked_until: row.ledger.locked_until,
         lapsed_kind: row.ledger.lapsed_kind,
         lapsed_actor: row.ledger.lapsed_actor,
     };
-    let counts = row.ledger.counts();
-    seen.failures = counts.failures;
-    seen.reservations = counts.reservations;
     if call.op == op::FORGET {
         if row.ledger.idle(now, rule) {
             row.alive = 0;
@@ -133,8 +132,6 @@ pub fn apply(row: *mut KernelRow, account: u64, now: u64, rule: &Rule, call: &Ca
             seen.step.verdict = verdict::NOTHING;
         }
     }
-    row.events += 1;
-    seen.seq = row.events;
     leave(row);
     Some(seen)
 }

@@ -24,6 +24,7 @@ use crate::world::{Attempt, Level, World};
 type DelayFn = unsafe extern "C" fn(retval: c_int, usec_delay: c_uint, appdata: *mut c_void);
 
 // What pam-sys 0.5 leaves out of pam_ext.h and pam_modules.h.
+// SAFETY: the signatures are those of these headers (Linux-PAM 1.1 and later).
 unsafe extern "C" {
     fn pam_get_authtok(
         pamh: *mut PamHandle,
@@ -245,6 +246,9 @@ fn take() -> Option<Armed> {
 
 /// libpam calls this at the end of every pam_authenticate(3), success included, with the stack's final status and before
 /// it would sleep; it gets no handle.
+///
+/// # Safety
+/// Called by libpam, on the thread that armed the attempt, while its handle is live.
 unsafe extern "C" fn ended(code: c_int, usec: c_uint, appdata: *mut c_void) {
     quietly((), || {
         let Some(armed) = take() else {

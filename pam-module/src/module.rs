@@ -10,6 +10,7 @@ use std::time::Duration;
 use libc::c_int;
 use portcullis_common::abi::{Answer, Detail, Request, UNKNOWN, ask, op, outcome, source, verdict};
 use portcullis_common::client::Error;
+use portcullis_common::ledger::NEVER;
 use siphasher::sip::SipHasher24;
 use std::hash::Hasher as _;
 
@@ -19,6 +20,8 @@ use crate::world::{Attempt, Level, World};
 
 /// Delay of a refusal: what pam_unix asks for after a wrong password (pam_fail_delay(3)).
 const REFUSAL_DELAY: Duration = Duration::from_secs(2);
+/// What a user whose account is locked is told.
+const LOCKED: &str = "The account is locked after too many failed logons.";
 /// First and longest pause between two tries for a reservation.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(80));
 /// Services whose account phase refuses a locked account, whoever calls.
@@ -77,8 +80,7 @@ pub fn authenticate(world: &impl World, options: &Options) -> c_int {
             request.entry.token = answer.token;
             go_on(world, request)
         }
-        verdict::LOCKED => refuse(world, options, account, "locked", &answer),
-        verdict::BUSY => refuse(world, options, account, "busy", &answer),
+        verdict::LOCKED | verdict::BUSY => refuse(world, options, account, &answer),
         // A table of invented names that is full: no such user can log in.
         verdict::UNCOUNTED if account & UNKNOWN != 0 => status::IGNORE,
         other => unreachable_gate(world, options, &user, &Trouble::Verdict(other)),
@@ -132,7 +134,7 @@ pub fn account(world: &impl World, options: &Options) -> c_int {
                 &format!("uid {uid} refused in the account phase: the account is locked"),
             );
             if !options.silent {
-                world.tell("The account is locked after too many failed logons.");
+                world.tell(LOCKED);
             }
             status::PERM_DENIED
         }
@@ -228,28 +230,23 @@ fn go_on(world: &impl World, request: Request) -> c_int {
     }
 }
 
-fn refuse(world: &impl World, options: &Options, account: u64, why: &str, answer: &Answer) -> c_int {
+fn refuse(world: &impl World, options: &Options, account: u64, answer: &Answer) -> c_int {
+    let locked = answer.verdict == verdict::LOCKED;
     let who = if account & UNKNOWN == 0 { format!("uid {account}") } else { "unknown user".to_owned() };
-    let text = match why {
-        "locked" if answer.locked_until == u64::MAX => {
-            format!("{who} refused: locked until an administrator releases it (portcullis unlock)")
-        }
-        "locked" => format!(
-            "{who} refused: locked for another {} s",
-            answer.locked_until.saturating_sub(answer.now).div_ceil(1_000_000_000)
-        ),
-        _ => format!(
+    let text = if locked && answer.locked_until == NEVER {
+        format!("{who} refused: locked until an administrator releases it (portcullis unlock)")
+    } else if locked {
+        let left = answer.locked_until.saturating_sub(answer.now).div_ceil(1_000_000_000);
+        format!("{who} refused: locked for another {left} s")
+    } else {
+        format!(
             "{who} refused: {} guesses are under way and none ended within the wait (deny = {})",
             answer.reservations, answer.deny
-        ),
+        )
     };
     world.log(Level::Notice, &text);
     if !options.silent {
-        world.tell(if why == "locked" {
-            "The account is locked after too many failed logons."
-        } else {
-            "Too many logons to this account at once. Try again."
-        });
+        world.tell(if locked { LOCKED } else { "Too many logons to this account at once. Try again." });
     }
     world.fail_delay(REFUSAL_DELAY);
     status::AUTH_ERR
@@ -264,13 +261,13 @@ fn unreachable_gate(world: &impl World, options: &Options, user: &[u8], trouble:
     if world.switched_off() {
         return status::IGNORE;
     }
-    let local_root = world.rhost().is_empty() && matches!(world.uid(user), Ok(Some(0)));
+    let local_root = || world.rhost().is_empty() && matches!(world.uid(user), Ok(Some(0)));
     match options.on_error {
         OnError::Ignore => {
             world.log(Level::Warning, &format!("attempt not counted (on_error=ignore): {trouble}"));
             status::IGNORE
         }
-        OnError::Deny if local_root => {
+        OnError::Deny if local_root() => {
             world.log(Level::Warning, &format!("attempt not counted (root on a local terminal): {trouble}"));
             status::IGNORE
         }
