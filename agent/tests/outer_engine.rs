@@ -2,14 +2,15 @@
 //! passwords, so nothing of the host is touched.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed step is a failed test")]
 
+mod bpffs;
+
 use std::fs;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
+use bpffs::with_bpffs;
 use portcullis_agent::api::hub::Hub;
 use portcullis_agent::api::view::{Actor, Event, Explain, Until};
 use portcullis_agent::config::{self, Config};
@@ -36,15 +37,7 @@ const CONFIG: &str = "break_glass = false\n\
 
 /// Runs a test on a thread of its own with an empty bpffs and an empty folder.
 fn alone<F: Future<Output = ()>>(test: impl FnOnce(PathBuf) -> F + Send + 'static) {
-    if !nix::unistd::geteuid().is_root() {
-        eprintln!("skipped: needs root (a mount namespace with its own bpffs)");
-        return;
-    }
-    std::thread::spawn(move || {
-        unshare(CloneFlags::CLONE_NEWNS).unwrap();
-        let none: Option<&str> = None;
-        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
-        mount(Some("bpf"), "/sys/fs/bpf", Some("bpf"), MsFlags::empty(), none).unwrap();
+    with_bpffs(move || {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("portcullis.toml"), CONFIG).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -52,9 +45,7 @@ fn alone<F: Future<Output = ()>>(test: impl FnOnce(PathBuf) -> F + Send + 'stati
             let test = test(folder.path().to_owned());
             tokio::time::timeout(Duration::from_secs(60), test).await.unwrap();
         });
-    })
-    .join()
-    .unwrap();
+    });
 }
 
 struct Agent {

@@ -1,32 +1,17 @@
 //! The real loader on the running kernel: each test in a mount namespace and a bpffs of its own.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed step is a failed test")]
 
+mod bpffs;
+
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
+use bpffs::with_bpffs;
 use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
 use portcullis_agent::kernel::{self, KernelError, Loaded, Slice, Tables};
 use portcullis_common::abi;
 use portcullis_common::ledger::Rule;
-
-/// Runs `test` on a thread of its own with an empty bpffs that goes away with it.
-fn with_bpffs(test: impl FnOnce() + Send + 'static) {
-    if !nix::unistd::geteuid().is_root() {
-        eprintln!("skipped: needs root (a mount namespace with its own bpffs)");
-        return;
-    }
-    std::thread::spawn(move || {
-        unshare(CloneFlags::CLONE_NEWNS).unwrap();
-        let none: Option<&str> = None;
-        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
-        mount(Some("bpf"), "/sys/fs/bpf", Some("bpf"), MsFlags::empty(), none).unwrap();
-        test();
-    })
-    .join()
-    .unwrap();
-}
 
 fn inode(path: &str) -> u64 {
     fs::symlink_metadata(path).unwrap().ino()

@@ -9,7 +9,7 @@
 //! }
 //! ```
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 /// Set inside.
@@ -47,9 +47,8 @@ pub fn enter(name: &str, setup: &Setup<'_>) -> bool {
 }
 
 fn outside(name: &str, setup: &Setup<'_>) -> Result<(), String> {
-    let program = std::env::current_exe().map_err(|error| format!("own path: {error}"))?;
-    let xtask = xtask(&program)?;
-    let mut sandbox = Command::new(xtask);
+    let program = own_path()?;
+    let mut sandbox = Command::new(xtask()?);
     sandbox.args(["sandbox", "--quiet", "--bind"]).arg(format!("{}:{PROGRAM}", program.display()));
     let config = std::env::temp_dir().join(format!("portcullis-test-{}-{name}.toml", std::process::id()));
     if let Some(text) = setup.config {
@@ -82,8 +81,16 @@ fn outside(name: &str, setup: &Setup<'_>) -> Result<(), String> {
 }
 
 /// xtask, built beside this program.
-fn xtask(program: &Path) -> Result<PathBuf, String> {
+///
+/// # Errors
+/// When it was not built: the message says how to.
+pub fn xtask() -> Result<PathBuf, String> {
+    let program = own_path()?;
     let mut folders = program.ancestors().skip(1);
     let found = folders.find_map(|folder| Some(folder.join("xtask")).filter(|path| path.is_file()));
     found.ok_or_else(|| "no xtask beside the tests: run them by `cargo xtask test`".into())
+}
+
+fn own_path() -> Result<PathBuf, String> {
+    std::env::current_exe().map_err(|error| format!("own path: {error}"))
 }

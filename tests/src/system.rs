@@ -54,7 +54,8 @@ pub fn shadow_locked(user: &str) -> Result<bool> {
     Ok(text.split_whitespace().nth(1) == Some("L"))
 }
 
-/// Waits until `ready` says so; looks again every 20 ms.
+/// Waits until `ready` says so; looks again every 20 ms, since what other programs leave in files and answer on the
+/// command line sends no event.
 ///
 /// # Errors
 /// [`Error::Late`] after `seconds`.

@@ -4,7 +4,7 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use portcullis_common::abi::{ABI, Detail, Entry, Request, op, source, verdict};
+use portcullis_common::abi::{Detail, Request, op, source, verdict};
 use portcullis_common::client::Gate;
 use portcullis_tests::inside::{Setup, enter};
 
@@ -24,19 +24,9 @@ const FIRST_UID: u32 = 1_000_000;
 
 /// An admit for `account` by the local user `by`.
 fn admit(account: u32, by: u32) -> Request {
-    let detail = Detail {
-        source: source::LOCAL,
-        uid: by,
-        address: [0; 16],
-        pid: 0,
-        parent: 0,
-        status: 0,
-        pad: 0,
-        service: [0; 16],
-        tty: [0; 16],
-    };
-    let entry = Entry { account: account.into(), token: 0, detail };
-    Request { abi: ABI, op: op::ADMIT, flags: 0, arg: 0, until: 0, entry }
+    let mut request = Request::new(op::ADMIT, account.into());
+    request.entry.detail = Detail { source: source::LOCAL, uid: by, ..Detail::EMPTY };
+    request
 }
 
 #[test]

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "this is how a test fails, in its helpers too")]
 
 use nix::sys::signal::Signal;
-use portcullis_tests::inside::{Setup, enter};
+use portcullis_tests::inside::{Setup, enter, xtask};
 use portcullis_tests::su::{self, JON, KON, Su};
 use portcullis_tests::system::{Counter, password, portcullis, run, shadow_locked, wait_for};
 
@@ -199,9 +199,7 @@ fn odd_names_lock_nobody() {
 
 #[test]
 fn the_demos_story() {
-    let folder = std::env::current_exe().unwrap();
-    let xtask = folder.ancestors().skip(1).map(|folder| folder.join("xtask")).find(|path| path.is_file());
-    let status = std::process::Command::new(xtask.expect("no xtask beside the tests"))
+    let status = std::process::Command::new(xtask().unwrap())
         .args(["sandbox", "--quiet", "--config", concat!(env!("CARGO_MANIFEST_DIR"), "/demo.toml"), "--bind"])
         .arg(concat!(env!("CARGO_BIN_EXE_portcullis-demo"), ":/opt/portcullis-demo"))
         .args(["--", "/opt/portcullis-demo"])
