@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{null, null_mut};
 use std::time::Duration;
 
-use pam_sys::raw::{pam_get_item, pam_get_user, pam_set_item};
+use pam_sys::raw::{pam_get_data, pam_get_item, pam_get_user, pam_set_data, pam_set_item};
 use pam_sys::{PamFlag, PamHandle, PamItemType, PamMessageStyle};
 use portcullis_common::abi::{Answer, OFF_WORD, Request};
 use portcullis_common::client::{Error, Gate};
@@ -45,6 +45,10 @@ unsafe extern "C" {
 
 /// Attempts of one thread that may be under way at once: handles that authenticate inside one another.
 const DEPTH: usize = 8;
+
+/// Name of what a handle keeps (pam_set_data(3)): the uid whose attempt it carries, plus one, as a pointer that points
+/// to nothing and needs no cleanup.
+const ACCOUNT: &CStr = c"portcullis_account";
 
 /// An attempt whose result the delay function will tell.
 #[derive(Clone, Copy)]
@@ -185,6 +189,26 @@ impl World for Pam {
 
     fn gate(&self, request: &Request) -> Result<Answer, Error> {
         Gate::open()?.call(request)
+    }
+
+    fn keep_account(&self, uid: u32) {
+        let value = (uid as usize).checked_add(1).unwrap_or_default();
+        // SAFETY: the handle is live, the name is copied, the value is never followed and has no cleanup.
+        let code = unsafe { pam_set_data(self.0, ACCOUNT.as_ptr(), value as *mut c_void, None) };
+        if code != status::SUCCESS {
+            self.log(
+                Level::Warning,
+                &format!("libpam keeps no data (code {code}): this login may clear no failures"),
+            );
+        }
+    }
+
+    fn kept_account(&self) -> Option<u32> {
+        let mut value: *const c_void = null();
+        // SAFETY: the handle is live; `value` outlives the call.
+        let code = unsafe { pam_get_data(self.0, ACCOUNT.as_ptr(), &raw mut value) };
+        let kept = if code == status::SUCCESS { value as usize } else { 0 };
+        kept.checked_sub(1).and_then(|uid| u32::try_from(uid).ok())
     }
 
     fn arm(&self, attempt: Attempt) -> Result<(), c_int> {

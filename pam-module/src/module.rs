@@ -78,6 +78,9 @@ pub fn authenticate(world: &impl World, options: &Options) -> c_int {
     match answer.verdict {
         verdict::ADMITTED => {
             request.entry.token = answer.token;
+            if let Ok(uid) = u32::try_from(account) {
+                world.keep_account(uid);
+            }
             go_on(world, request)
         }
         verdict::LOCKED | verdict::BUSY => refuse(world, options, account, &answer),
@@ -88,11 +91,12 @@ pub fn authenticate(world: &impl World, options: &Options) -> c_int {
 }
 
 /// pam_sm_setcred: only establishing and reinitializing credentials confirms a login.
+///
+/// The account is the one that this handle admitted, not PAM_USER: sudo has put its target there by now. PAM_USER counts
+/// where the attempt was on another handle, in sshd's keyboard-interactive child.
 pub fn set_credentials(world: &impl World, establishes: bool) -> c_int {
-    if establishes
-        && let Ok(user) = world.user()
-        && let Ok(Some(uid)) = world.uid(&user)
-    {
+    let named = || world.user().ok().and_then(|user| world.uid(&user).ok().flatten());
+    if establishes && let Some(uid) = world.kept_account().or_else(named) {
         let mut request = Request::new(op::CONFIRM, u64::from(uid));
         request.entry.detail = detail(world);
         // No answer clears nothing: the failures age.

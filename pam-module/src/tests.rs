@@ -29,6 +29,7 @@ struct Stage {
     prompts: Cell<u32>,
     log: RefCell<Vec<String>>,
     told: RefCell<Vec<String>>,
+    kept: Cell<Option<u32>>,
 }
 
 impl Stage {
@@ -50,6 +51,7 @@ impl Stage {
             prompts: Cell::default(),
             log: RefCell::default(),
             told: RefCell::default(),
+            kept: Cell::default(),
         }
     }
 }
@@ -92,6 +94,12 @@ impl World for Stage {
     fn gate(&self, request: &Request) -> Result<Answer, Error> {
         self.asked.borrow_mut().push(*request);
         self.answers.borrow_mut().pop_front().expect("one call of the gate too many")
+    }
+    fn keep_account(&self, uid: u32) {
+        self.kept.set(Some(uid));
+    }
+    fn kept_account(&self) -> Option<u32> {
+        self.kept.get()
     }
     fn arm(&self, attempt: Attempt) -> Result<(), c_int> {
         self.armed.borrow_mut().push(attempt);
@@ -263,6 +271,21 @@ fn only_establishing_credentials_confirms() {
     assert!(stage.asked.borrow().is_empty());
     assert_eq!(module::set_credentials(&stage, true), status::IGNORE);
     assert_eq!(stage.asked.borrow()[0].op, op::CONFIRM);
+}
+
+#[test]
+fn the_account_that_was_admitted_is_confirmed_whoever_pam_user_is_by_then() {
+    let mut stage = Stage::new([answer(verdict::ADMITTED), answer(verdict::DONE)]);
+    assert_eq!(authenticate(&stage), status::IGNORE);
+    // What sudo does before setcred.
+    stage.user = Ok(b"root".to_vec());
+    stage.uid = Ok(Some(0));
+    assert_eq!(module::set_credentials(&stage, true), status::IGNORE);
+    assert_eq!(stage.asked.borrow()[1].entry.account, 2002);
+    // Another handle than the one that carried the attempt: sshd's keyboard-interactive.
+    let stage = Stage::new([answer(verdict::DONE)]);
+    assert_eq!(module::set_credentials(&stage, true), status::IGNORE);
+    assert_eq!(stage.asked.borrow()[0].entry.account, 2002);
 }
 
 #[test]

@@ -51,6 +51,10 @@ pub trait World {
     fn switched_off(&self) -> bool;
     /// Asks the gate.
     fn gate(&self, request: &Request) -> Result<Answer, Error>;
+    /// Keeps on this handle whose attempt it carries; a newer one replaces it.
+    fn keep_account(&self, uid: u32);
+    /// What [`World::keep_account`] kept; None on a handle that carried no attempt.
+    fn kept_account(&self) -> Option<u32>;
     /// Has `attempt` resolved when the stack ends. Err: the code of libpam.
     fn arm(&self, attempt: Attempt) -> Result<(), c_int>;
     /// pam_fail_delay(3).
