@@ -95,7 +95,7 @@ pub(super) fn place(item: &Item) -> Option<Range<usize>> {
 fn limits(items: [&Item; 4], table: &str, inherited: &Limits, problems: &mut Problems<'_>) -> Limits {
     let [deny, fail_interval, unlock_time, shadow_lock] = items;
     let mut read = Reader { problems };
-    let limits = Limits {
+    Limits {
         deny: read.deny(deny, &format!("{table}.deny"), inherited.deny),
         fail_interval: read.span(
             fail_interval,
@@ -105,19 +105,7 @@ fn limits(items: [&Item; 4], table: &str, inherited: &Limits, problems: &mut Pro
         ),
         unlock_time: read.span(unlock_time, &format!("{table}.unlock_time"), inherited.unlock_time, true),
         shadow_lock: read.flag(shadow_lock, &format!("{table}.shadow_lock"), inherited.shadow_lock),
-    };
-    if unlock_time.is_some() && limits.unlock_time < limits.fail_interval {
-        problems.warning(
-            place(unlock_time),
-            &format!("{table}.unlock_time"),
-            format_args!(
-                "is shorter than fail_interval ({}): allowed, since the count starts anew after a lock, but then \
-                 {} guesses per {} are possible",
-                limits.fail_interval, limits.deny, limits.unlock_time
-            ),
-        );
     }
-    limits
 }
 
 /// Judges one value after the other.
