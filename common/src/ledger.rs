@@ -220,11 +220,13 @@ impl Ledger {
     fn confirm(&mut self, now: u64, rule: &Rule, process: u32, step: &mut Step) {
         let failed = self.failed;
         step.verdict = verdict::NOTHING;
+        if process == 0 {
+            return;
+        }
+        // One condition: with a `continue` the compiler walks this loop backwards, by negated offsets, which kernels
+        // before 6.18 do not follow.
         for pass in &mut self.passes {
-            if process == 0 || pass.process == 0 {
-                continue;
-            }
-            if pass.process == process || pass.parent == process {
+            if pass.process != 0 && (pass.process == process || pass.parent == process) {
                 if pass.failed == failed && now.saturating_sub(pass.time) <= rule.confirm_time {
                     step.verdict = verdict::DONE;
                 }
