@@ -1,14 +1,20 @@
 //! What the whole-system tests and the demo share.
 //!
+//! * [`books`]: what Portcullis has written down of a situation.
 //! * [`inside`]: runs a test in a throw-away system of its own.
+//! * [`stack`]: changes to PAM stacks.
 //! * [`su`]: the real su, step by step: prompt, password, verdict.
 //! * [`system`]: PAM stacks, counters, programs and the agent of the throw-away system.
+//! * [`terminal`]: a program on a terminal of its own.
 //!
 //! Invariant: nothing here touches anything outside a sandbox.
 
+pub mod books;
 pub mod inside;
+pub mod stack;
 pub mod su;
 pub mod system;
+pub mod terminal;
 
 use std::path::PathBuf;
 

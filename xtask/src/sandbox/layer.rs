@@ -16,8 +16,8 @@ use std::process::Command;
 use std::time::Instant;
 
 /// Programs that the sandbox and the tests use.
-const PACKAGES: [&str; 9] =
-    ["openssh-server", "sudo", "cron", "pamtester", "sshpass", "curl", "passwd", "login", "procps"];
+const PACKAGES: [&str; 10] =
+    ["openssh-server", "sudo", "cron", "pamtester", "sshpass", "curl", "passwd", "login", "procps", "vlock"];
 /// Runs in the layer's root, as process 1 of a pid namespace. $@: the packages.
 const SCRIPT: &str = r#"
 set -eu
