@@ -89,6 +89,7 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<u8> {
         });
     }
     build::refresh(workspace)?;
+    // In use until this process ends.
     let layer = layer::ensure(workspace, options.quiet)?;
     let started = Instant::now();
     private_namespaces(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWCGROUP)?;
@@ -99,7 +100,7 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<u8> {
     let exe = std::env::current_exe().map_err(Error::file("find", "/proc/self/exe".as_ref()))?;
     let mut init = Command::new(exe);
     init.arg(INIT_VERB).arg("--alive").arg(keep_open(&alive)?.to_string());
-    init.arg("--layer").arg(&layer).args(arguments(options)?);
+    init.arg("--layer").arg(&layer.path).args(arguments(options)?);
     let mut child = signals.spawn(&mut init)?;
     drop(alive);
     let status = signals.follow(&mut child);
