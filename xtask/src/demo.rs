@@ -5,24 +5,23 @@ use crate::error::Result;
 use crate::sandbox::{self, Bind, Options};
 use crate::workspace::Workspace;
 use crate::{apt, build, run};
+use std::path::PathBuf;
 use std::time::Instant;
 
 const STORY: &str = "portcullis-demo";
-const STORY_INSIDE: &str = "/opt/portcullis-demo";
+/// Where the sandbox shows the story.
+pub const STORY_INSIDE: &str = "/opt/portcullis-demo";
 
 /// Builds and plays.
 pub fn demo(workspace: &Workspace) -> Result<u8> {
     let started = Instant::now();
     apt::ensure(&build::PACKAGES, "build tools")?;
     build::refresh(workspace)?;
-    let mut cargo = run::cargo();
-    cargo.args(["build", "--quiet", "--package", "portcullis-tests", "--bin", STORY]);
-    cargo.current_dir(&workspace.root).env("PORTCULLIS_BPF_OBJECT", workspace.bpf_object());
-    run::run(&mut cargo, "see the compiler's messages above")?;
+    let story = program(workspace)?;
     let built = started.elapsed();
     let options = Options {
         config: Some(workspace.root.join("tests/demo.toml")),
-        bind: vec![Bind { from: workspace.target.join("debug").join(STORY), to: STORY_INSIDE.into() }],
+        bind: vec![Bind { from: story, to: STORY_INSIDE.into() }],
         quiet: true,
         command: vec![STORY_INSIDE.into()],
         ..Options::default()
@@ -34,4 +33,16 @@ pub fn demo(workspace: &Workspace) -> Result<u8> {
         built.as_secs_f64()
     );
     Ok(status)
+}
+
+/// The story's program; built.
+///
+/// # Errors
+/// It does not compile.
+pub fn program(workspace: &Workspace) -> Result<PathBuf> {
+    let mut cargo = run::cargo();
+    cargo.args(["build", "--quiet", "--package", "portcullis-tests", "--bin", STORY]);
+    cargo.current_dir(&workspace.root).env("PORTCULLIS_BPF_OBJECT", workspace.bpf_object());
+    run::run(&mut cargo, "see the compiler's messages above")?;
+    Ok(workspace.target.join("debug").join(STORY))
 }

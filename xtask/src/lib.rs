@@ -13,4 +13,5 @@ pub mod mutations;
 pub mod run;
 pub mod sandbox;
 pub mod stages;
+pub mod vm;
 pub mod workspace;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use xtask::error::Result;
 use xtask::workspace::Workspace;
-use xtask::{build, checks, demo, ebpf, install, mutations, sandbox};
+use xtask::{build, checks, demo, ebpf, install, mutations, sandbox, vm};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Developer verbs of Portcullis")]
@@ -26,8 +26,11 @@ enum Verb {
     Demo,
     /// All checks: format, clippy, unit, property and whole-system tests
     Test {
-        /// Part of a test's name; or `mutations`: break each invariant and see that a test notices
+        /// Part of a test's name; or `mutations`: break each invariant and see that a test notices;
+        /// or `vm`: other kernels, in qemu
         filter: Option<String>,
+        /// After `vm`: this kernel only
+        kernel: Option<String>,
     },
     /// Format and clippy, host and eBPF
     Lint,
@@ -39,6 +42,10 @@ enum Verb {
     SandboxInit(sandbox::init::Init),
     #[command(hide = true)]
     SandboxLayer { layer: PathBuf },
+    #[command(hide = true)]
+    VmBoot(vm::Boot),
+    #[command(hide = true)]
+    VmGuest,
 }
 
 #[derive(Args)]
@@ -78,6 +85,12 @@ fn main() -> ExitCode {
 }
 
 fn dispatch(verb: Verb) -> Result<u8> {
+    // These two run where there is no work tree.
+    match &verb {
+        Verb::VmBoot(options) => return vm::boot(options),
+        Verb::VmGuest => return vm::guest(),
+        _ => {}
+    }
     let workspace = Workspace::find()?;
     match verb {
         Verb::BuildEbpf(args) => {
@@ -86,13 +99,15 @@ fn dispatch(verb: Verb) -> Result<u8> {
         Verb::Build => build::build(&workspace)?,
         Verb::Sandbox(options) => return sandbox::run(&workspace, &options),
         Verb::Demo => return demo::demo(&workspace),
-        Verb::Test { filter } => {
+        Verb::Test { filter, kernel } => {
             return match filter.as_deref() {
+                Some("vm") => vm::test(&workspace, kernel.as_deref()),
                 Some("mutations") => mutations::run(&workspace),
                 filter => checks::test(&workspace, filter),
             };
         }
         Verb::Lint => return checks::lint(&workspace),
+        Verb::VmBoot(_) | Verb::VmGuest => {}
         Verb::SandboxInit(init) => return sandbox::init::run(&workspace, &init),
         Verb::SandboxLayer { layer } => sandbox::layer::make(&workspace, &layer)?,
         Verb::Install(Root { root }) => {

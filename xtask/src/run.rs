@@ -1,6 +1,9 @@
 //! Starts other programs. Arguments are never parsed by a shell.
 
 use crate::error::{Error, Result};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
+use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Output, Stdio};
 
 /// The command line, for messages.
@@ -35,6 +38,12 @@ pub fn output(command: &mut Command) -> Result<Output> {
     command.stdin(Stdio::null()).output().map_err(|source| start(command, source))
 }
 
+/// Lets `command` be killed when the thread that starts it ends, however it ends.
+pub fn tied(command: &mut Command) -> &mut Command {
+    // SAFETY: the closure runs between fork and exec; prctl, all it calls, is async-signal-safe.
+    unsafe { command.pre_exec(|| set_pdeathsig(Signal::SIGKILL).map_err(std::io::Error::from)) }
+}
+
 /// Whether `program` can be started with `argument` and succeeds.
 pub fn works(program: &str, argument: &str) -> bool {
     let mut command = Command::new(program);
@@ -56,4 +65,17 @@ pub fn cargo() -> Command {
 
 fn start(command: &Command, source: std::io::Error) -> Error {
     Error::Start { program: command.get_program().to_string_lossy().into_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::process::ExitStatusExt as _;
+
+    #[test]
+    fn what_is_tied_ends_with_who_started_it() {
+        let starter = std::thread::spawn(|| tied(Command::new("sleep").arg("1000")).spawn().unwrap());
+        let mut child = starter.join().unwrap();
+        assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGKILL));
+    }
 }

@@ -43,6 +43,11 @@ pub struct Clock {
 }
 
 impl Clock {
+    /// Tells nothing.
+    pub(crate) fn silent() -> Self {
+        Self { last: Instant::now(), shown: false }
+    }
+
     /// `step` ends here.
     pub fn lap(&mut self, step: &str) {
         if self.shown {

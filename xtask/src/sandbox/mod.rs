@@ -10,11 +10,11 @@
 
 pub mod init;
 pub mod layer;
-mod net;
+pub(crate) mod net;
 pub mod root;
-mod services;
+pub(crate) mod services;
 pub mod signals;
-mod syslog;
+pub(crate) mod syslog;
 
 use crate::error::{Error, Result};
 use crate::workspace::Workspace;
@@ -158,7 +158,7 @@ fn keep_open(pipe: &std::io::PipeReader) -> Result<i32> {
 }
 
 /// A program for the inside: a clean environment, no input.
-fn inside(program: &str) -> Command {
+pub(crate) fn inside(program: &str) -> Command {
     let mut command = Command::new(program);
     command.env_clear().envs(ENVIRONMENT).stdin(Stdio::null());
     signals::unmask(&mut command);

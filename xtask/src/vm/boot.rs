@@ -1,0 +1,137 @@
+//! Boots one kernel: process of the sandbox. virtiofsd shows the sandbox's root to the guest; what the guest says comes
+//! out at its end.
+
+use super::initramfs::Archive;
+use super::kernels::{IMAGE, LOADED};
+use super::{GUEST_VERB, QEMU, guest};
+use crate::error::{Error, Result};
+use crate::run;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::signal::Signal;
+use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// Below the sandbox's own /run.
+const WORK: &str = "/run/portcullis-vm";
+/// The emulated machine needs 10 to 40 s for all of it; a busy host much more.
+const PATIENCE: Duration = Duration::from_secs(420);
+const MEMORY: &str = "1024M";
+/// The rust one of Debian 13.
+const NEW_VIRTIOFSD: &str = "/usr/libexec";
+
+/// The hidden verb.
+#[derive(Debug, clap::Args)]
+pub struct Boot {
+    /// Folder with the kernel's image and modules
+    #[arg(long)]
+    kernel: PathBuf,
+    /// The program that shows the root to the guest
+    #[arg(long)]
+    virtiofsd: PathBuf,
+}
+
+/// Does all of it and prints what the guest said. The status is 1 when it had to be stopped.
+///
+/// # Errors
+/// A program that is needed cannot be started, or a file not be used.
+pub fn boot(options: &Boot) -> Result<u8> {
+    let work = Path::new(WORK);
+    std::fs::create_dir_all(work).map_err(Error::file("create", work))?;
+    let initrd = work.join("initrd");
+    std::fs::write(&initrd, archive(&options.kernel)?).map_err(Error::file("write", &initrd))?;
+    let (console, said) = (work.join("console"), work.join("said"));
+    let socket = work.join("root.sock");
+    let mut files = share(&options.virtiofsd, &socket)?;
+    let mut qemu = Command::new(QEMU);
+    qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-m", MEMORY, "-smp", "2"]);
+    qemu.args(["-machine", "q35,memory-backend=mem", "-object"]);
+    qemu.arg(format!("memory-backend-memfd,id=mem,size={MEMORY},share=on"));
+    qemu.args(["-nodefaults", "-display", "none", "-no-reboot", "-nic", "none"]);
+    qemu.arg("-chardev").arg(format!("socket,id=root,path={}", socket.display()));
+    qemu.args(["-device", &format!("vhost-user-fs-pci,chardev=root,tag={}", guest::TAG)]);
+    qemu.arg("-kernel").arg(options.kernel.join(IMAGE)).arg("-initrd").arg(&initrd);
+    qemu.args(["-append", &format!("console=ttyS0 quiet panic=-1 -- {GUEST_VERB}")]);
+    for file in [&console, &said] {
+        qemu.arg("-serial").arg(format!("file:{}", file.display()));
+    }
+    let machine = run::tied(&mut qemu).stdin(Stdio::null()).spawn().map_err(start(QEMU))?;
+    let in_time = wait(machine)?;
+    // It ends with its only client; if not, the sandbox's end ends it.
+    let _ = files.kill();
+    let _ = files.wait();
+    let read = |path: &Path| std::fs::read(path).map_err(Error::file("read", path));
+    println!("{}", String::from_utf8_lossy(&read(&said)?));
+    let last = String::from_utf8_lossy(&read(&console)?).into_owned();
+    println!("console: {}", last.trim().replace('\n', "\nconsole: "));
+    if !in_time {
+        println!("the guest did not end within {} s and was stopped", PATIENCE.as_secs());
+    }
+    Ok(u8::from(!in_time))
+}
+
+/// This program as /init, the modules, and the passwords of the sandbox's users.
+fn archive(kernel: &Path) -> Result<Vec<u8>> {
+    let mut archive = Archive::default();
+    for folder in guest::FOLDERS {
+        archive.folder(folder);
+    }
+    let exe = std::env::current_exe().map_err(Error::file("find", "/proc/self/exe".as_ref()))?;
+    archive.program(&exe, "/init")?;
+    let modules = kernel.join(LOADED);
+    for entry in modules.read_dir().map_err(Error::file("read", &modules))?.flatten() {
+        archive.file(&entry.path(), &format!("{}/{}", guest::MODULES, entry.file_name().display()))?;
+    }
+    let passwords = std::env::vars().filter(|(name, _)| name.ends_with("_PASSWORD"));
+    let passwords: String = passwords.map(|(name, password)| format!("{name}={password}\n")).collect();
+    archive.content(guest::PASSWORDS, passwords.as_bytes());
+    Ok(archive.finish())
+}
+
+/// Starts virtiofsd on a socket that listens already: nobody has to wait for it.
+fn share(virtiofsd: &Path, socket: &Path) -> Result<Child> {
+    let listener = UnixListener::bind(socket).map_err(Error::file("create", socket))?;
+    fcntl(listener.as_fd(), FcntlArg::F_SETFD(FdFlag::empty())).map_err(|source| Error::Kernel {
+        action: "pass on a socket".into(),
+        source,
+        advice: "try again",
+    })?;
+    let mut share = Command::new(virtiofsd);
+    share.arg(format!("--fd={}", listener.as_raw_fd()));
+    if virtiofsd.starts_with(NEW_VIRTIOFSD) {
+        share.args(["--shared-dir", "/", "--cache", "always", "--sandbox", "chroot"]);
+    } else {
+        share.args(["-o", "source=/", "-o", "cache=always", "-o", "sandbox=chroot"]);
+    }
+    share.stdout(Stdio::null());
+    run::tied(&mut share).stdin(Stdio::null()).spawn().map_err(start(&virtiofsd.to_string_lossy()))
+}
+
+/// Waits for the machine's end; whether it came in time.
+fn wait(mut machine: Child) -> Result<bool> {
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(machine.id()).unwrap_or(-1));
+    let (tell, told) = mpsc::channel();
+    let waiter = std::thread::spawn(move || {
+        let status = machine.wait();
+        // Nobody listens any more when it was too late.
+        let _ = tell.send(());
+        status
+    });
+    let in_time = told.recv_timeout(PATIENCE).is_ok();
+    if !in_time {
+        // The waiter has not reaped it: the number is still the machine's, or nobody's.
+        let _ = nix::sys::signal::kill(pid, Signal::SIGKILL);
+    }
+    match waiter.join() {
+        Ok(status) => status.map_err(start(QEMU)).map(|status| in_time && status.success()),
+        Err(_) => Ok(false),
+    }
+}
+
+fn start(program: &str) -> impl FnOnce(std::io::Error) -> Error {
+    let program = program.to_owned();
+    move |source| Error::Start { program, source }
+}
