@@ -2,6 +2,7 @@
 //!
 //! * [`books`]: what Portcullis has written down of a situation.
 //! * [`inside`]: runs a test in a throw-away system of its own.
+//! * [`ssh`]: ssh and sshd.
 //! * [`stack`]: changes to PAM stacks.
 //! * [`su`]: the real su, step by step: prompt, password, verdict.
 //! * [`system`]: PAM stacks, counters, programs and the agent of the throw-away system.
@@ -11,6 +12,7 @@
 
 pub mod books;
 pub mod inside;
+pub mod ssh;
 pub mod stack;
 pub mod su;
 pub mod system;

@@ -1,5 +1,6 @@
 //! A program on a terminal of its own: it prompts there, and Ctrl-C and Ctrl-D reach it as they do at a console.
 
+use rexpect::process::signal::Signal;
 use rexpect::session::{PtySession, spawn};
 
 use crate::{Error, Result};
@@ -14,7 +15,7 @@ pub struct Terminal {
 }
 
 /// A key that is not a letter.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Key {
     /// Interrupt.
     CtrlC,
@@ -68,6 +69,14 @@ impl Terminal {
             Key::CtrlD => 'd',
         };
         self.session.send_control(key).map_err(|error| trouble(&self.program, &error))
+    }
+
+    /// Kills it at once, as a lost connection or a closed window would.
+    ///
+    /// # Errors
+    /// When it cannot be killed.
+    pub fn kill(mut self) -> Result<()> {
+        self.session.process.kill(Signal::SIGKILL).map(drop).map_err(|error| trouble(&self.program, &error))
     }
 
     /// Waits for its end; what it printed since the last wait.

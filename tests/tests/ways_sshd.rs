@@ -1,0 +1,143 @@
+//! sshd, method by method and situation by situation: what is recorded. See docs/ways-in.md.
+
+#![allow(clippy::unwrap_used, reason = "this is how a test fails, in its helpers too")]
+
+use portcullis_tests::books::Books;
+use portcullis_tests::inside::{Setup, enter};
+use portcullis_tests::ssh::{Sshd, make_key};
+use portcullis_tests::stack::{must, without_delays};
+use portcullis_tests::system::{password, run};
+
+const CONFIG: &str = r#"
+break_glass = "admin"
+[default]
+deny = 3
+"#;
+const SETUP: Setup<'_> = Setup { config: Some(CONFIG), no_agent: false, bare: false };
+const PASSWORD: &str = "password";
+const INTERACTIVE: &str = "keyboard-interactive";
+const KEY: &str = "publickey";
+const ALL: &str = "PasswordAuthentication yes\nKbdInteractiveAuthentication yes";
+
+#[test]
+fn sshd_right_wrong_unknown_expired() {
+    if !enter("sshd_right_wrong_unknown_expired", &SETUP) {
+        return;
+    }
+    without_delays().unwrap();
+    let sshd = Sshd::start(2201, ALL).unwrap();
+    let right = password("jon");
+    let mut books = Books::open("jon").unwrap();
+    for method in [PASSWORD, INTERACTIVE] {
+        assert!(!sshd.logon("jon", method, "wrong").unwrap());
+        assert_eq!(books.take().unwrap(), "fail sshd 127.0.0.1 → 1", "{method}, wrong");
+
+        assert!(!sshd.logon("jon", method, "wrong").unwrap());
+        assert!(sshd.logon("jon", method, &right).unwrap());
+        assert_eq!(
+            books.take().unwrap(),
+            "fail sshd 127.0.0.1, pass sshd 127.0.0.1, cleared sshd 127.0.0.1 → 0",
+            "{method}, wrong, then right"
+        );
+
+        assert!(!sshd.logon("nosuch", method, "wrong").unwrap());
+        assert_eq!(
+            books.take().unwrap(),
+            "fail sshd 127.0.0.1 for an unknown name → 0",
+            "{method}, unknown user"
+        );
+
+        assert!(!sshd.logon("jon", method, "wrong").unwrap());
+        must("chage", &["-E", "1", "jon"]).unwrap();
+        assert!(!sshd.logon("jon", method, &right).unwrap());
+        must("chage", &["-E", "-1", "jon"]).unwrap();
+        assert_eq!(
+            books.take().unwrap(),
+            "fail sshd 127.0.0.1, pass sshd 127.0.0.1 → 1",
+            "{method}, expired, right"
+        );
+    }
+}
+
+#[test]
+fn sshd_locks_passwords_and_keys() {
+    if !enter("sshd_locks_passwords_and_keys", &SETUP) {
+        return;
+    }
+    without_delays().unwrap();
+    make_key().unwrap();
+    let sshd = Sshd::start(2202, ALL).unwrap();
+    let right = password("jon");
+    let mut books = Books::open("jon").unwrap();
+    assert!(sshd.logon("jon", KEY, "").unwrap());
+    assert_eq!(books.take().unwrap(), "→ 0", "a key alone is no guess and clears nothing");
+
+    for method in [PASSWORD, INTERACTIVE, PASSWORD] {
+        assert!(!sshd.logon("jon", method, "wrong").unwrap());
+    }
+    assert!(!sshd.logon("jon", PASSWORD, &right).unwrap(), "password, right, locked");
+    assert!(!sshd.logon("jon", INTERACTIVE, &right).unwrap(), "keyboard-interactive, right, locked");
+    assert!(!sshd.logon("jon", KEY, "").unwrap(), "the account line refuses the key");
+    let (_, log) = run("portcullis", &["explain", "jon"]).unwrap();
+    assert!(log.contains("127.0.0.1"), "{log}");
+    assert_eq!(
+        books.take().unwrap(),
+        "fail sshd 127.0.0.1, fail sshd 127.0.0.1, fail sshd 127.0.0.1, refused sshd 127.0.0.1, refused sshd 127.0.0.1 → locked"
+    );
+    assert!(sshd.logon("jon", KEY, "").unwrap(), "released");
+
+    // Without the account line nothing stands in a key's way.
+    must("sed", &["-i", "/pam_portcullis/d", "/etc/pam.d/common-account"]).unwrap();
+    must("portcullis", &["lock", "jon"]).unwrap();
+    assert!(sshd.logon("jon", KEY, "").unwrap(), "no account line, locked");
+    assert!(!sshd.logon("jon", PASSWORD, &right).unwrap());
+}
+
+#[test]
+fn sshd_password_and_key_together() {
+    if !enter("sshd_password_and_key_together", &SETUP) {
+        return;
+    }
+    without_delays().unwrap();
+    make_key().unwrap();
+    let either = Sshd::start(2203, ALL).unwrap();
+    let both = Sshd::start(2204, &format!("{ALL}\nAuthenticationMethods password,publickey")).unwrap();
+    let codes =
+        Sshd::start(2205, &format!("{ALL}\nAuthenticationMethods publickey,keyboard-interactive")).unwrap();
+    let right = password("jon");
+    let mut books = Books::open("jon").unwrap();
+
+    assert!(either.logon("jon", "password,publickey", "wrong").unwrap());
+    assert_eq!(
+        books.take().unwrap(),
+        "fail sshd 127.0.0.1 → 1",
+        "a good key does not clear a wrong password"
+    );
+
+    assert!(!both.logon("jon", "password,publickey", "wrong").unwrap());
+    assert_eq!(books.take().unwrap(), "fail sshd 127.0.0.1 → 1", "both asked, password wrong");
+
+    assert!(!both.logon("jon", PASSWORD, "wrong").unwrap());
+    assert!(!both.logon("jon", PASSWORD, &right).unwrap(), "the password alone is not enough");
+    assert_eq!(
+        books.take().unwrap(),
+        "fail sshd 127.0.0.1, pass sshd 127.0.0.1 → 1",
+        "both asked, password right, no key: not cleared"
+    );
+
+    assert!(!both.logon("jon", PASSWORD, "wrong").unwrap());
+    assert!(both.logon("jon", "password,publickey", &right).unwrap());
+    assert_eq!(
+        books.take().unwrap(),
+        "fail sshd 127.0.0.1, pass sshd 127.0.0.1, cleared sshd 127.0.0.1 → 0",
+        "both asked, both right"
+    );
+
+    assert!(!codes.logon("jon", "publickey,keyboard-interactive", "wrong").unwrap());
+    assert!(codes.logon("jon", "publickey,keyboard-interactive", &right).unwrap());
+    assert_eq!(
+        books.take().unwrap(),
+        "fail sshd 127.0.0.1, pass sshd 127.0.0.1, cleared sshd 127.0.0.1 → 0",
+        "key, then keyboard-interactive"
+    );
+}
