@@ -12,6 +12,15 @@ use std::process::Command;
 const CONFIG: &str = "etc/portcullis/portcullis.toml";
 const PROFILE: &str = "usr/share/pam-configs/portcullis";
 const UNITS: [&str; 2] = ["portcullis-gate.service", "portcullisd.service"];
+/// Man pages, with the sections they belong to.
+const PAGES: [(&str, u32); 4] =
+    [("portcullis.1", 1), ("portcullis.toml.5", 5), ("portcullisd.8", 8), ("pam_portcullis.8", 8)];
+/// Shells, and where their completions go.
+const COMPLETIONS: [(&str, &str); 3] = [
+    ("bash", "usr/share/bash-completion/completions/portcullis"),
+    ("zsh", "usr/share/zsh/vendor-completions/_portcullis"),
+    ("fish", "usr/share/fish/vendor_completions.d/portcullis.fish"),
+];
 const MODULE: &str = "pam_portcullis.so";
 /// Where distributions keep PAM modules; `*` is the multiarch folder.
 const SECURITY: [&str; 6] = [
@@ -43,6 +52,15 @@ pub fn install(workspace: &Workspace, root: &Path) -> Result<Config> {
         put(&packaging.join(unit), &root.join("lib/systemd/system").join(unit), 0o644)?;
     }
     put(&packaging.join("pam-configs/portcullis"), &root.join(PROFILE), 0o644)?;
+    for (page, section) in PAGES {
+        put(&packaging.join("man").join(page), &man(root, page, section), 0o644)?;
+    }
+    for (shell, place) in COMPLETIONS {
+        let mut make = Command::new(workspace.program("portcullis"));
+        make.args(["completions", shell]);
+        let script = run::quietly(&mut make, "run `cargo xtask build`")?;
+        write(script.as_bytes(), &root.join(place), 0o644)?;
+    }
     let sample = packaging.join("portcullis.toml");
     let config = root.join(CONFIG);
     if config.exists() {
@@ -88,6 +106,12 @@ pub fn uninstall(root: &Path, purge: bool) -> Result<()> {
         remove(&root.join("lib/systemd/system").join(unit))?;
     }
     remove(&root.join(PROFILE))?;
+    for (page, section) in PAGES {
+        remove(&man(root, page, section))?;
+    }
+    for (_, place) in COMPLETIONS {
+        remove(&root.join(place))?;
+    }
     remove(&root.join("usr/bin/portcullis"))?;
     remove(&root.join("usr/sbin/portcullisd"))?;
     remove(&security(root)?.join(MODULE))?;
@@ -169,6 +193,11 @@ fn security(root: &Path) -> Result<PathBuf> {
     })
 }
 
+/// Where a man page goes.
+fn man(root: &Path, page: &str, section: u32) -> PathBuf {
+    root.join(format!("usr/share/man/man{section}")).join(page)
+}
+
 /// Copies in one step: whoever opens `to` sees the old or the new file whole.
 fn put(from: &Path, to: &Path, mode: u32) -> Result<()> {
     let bytes = std::fs::read(from).map_err(|source| match source.kind() {
@@ -177,6 +206,11 @@ fn put(from: &Path, to: &Path, mode: u32) -> Result<()> {
         }
         _ => Error::File { action: "read", path: from.to_path_buf(), source },
     })?;
+    write(&bytes, to, mode)
+}
+
+/// Writes in one step.
+fn write(bytes: &[u8], to: &Path, mode: u32) -> Result<()> {
     if let Some(folder) = to.parent() {
         std::fs::create_dir_all(folder).map_err(Error::file("create", folder))?;
     }
@@ -190,7 +224,7 @@ fn put(from: &Path, to: &Path, mode: u32) -> Result<()> {
         .mode(mode)
         .open(&fresh)
         .map_err(Error::file("create", &fresh))?;
-    file.write_all(&bytes).map_err(Error::file("write", &fresh))?;
+    file.write_all(bytes).map_err(Error::file("write", &fresh))?;
     std::fs::set_permissions(&fresh, std::os::unix::fs::PermissionsExt::from_mode(mode))
         .map_err(Error::file("set the mode of", &fresh))?;
     std::fs::rename(&fresh, to).map_err(Error::file("write", to))
@@ -220,11 +254,18 @@ mod tests {
             std::fs::write(path, "x").unwrap();
         };
         touch(workspace.program("portcullisd"));
-        touch(workspace.program("portcullis"));
+        // It is asked for the completions.
+        std::os::unix::fs::symlink("/bin/echo", workspace.program("portcullis")).unwrap();
         touch(workspace.module());
         touch(root.join("lib/x86_64-linux-gnu/security/pam_unix.so"));
         std::fs::create_dir_all(root.join("etc/pam.d")).unwrap();
         (folder, workspace, root)
+    }
+
+    /// Every file below `folder`.
+    fn left(folder: &Path) -> Vec<PathBuf> {
+        let entries = folder.read_dir().unwrap().map(|entry| entry.unwrap().path());
+        entries.flat_map(|path| if path.is_dir() { left(&path) } else { vec![path] }).collect()
     }
 
     #[test]
@@ -233,8 +274,15 @@ mod tests {
         assert_eq!(install(&workspace, &root).unwrap(), Config::Fresh);
         let module = root.join("lib/x86_64-linux-gnu/security/pam_portcullis.so");
         assert!(module.exists() && root.join(PROFILE).exists());
+        let page = root.join("usr/share/man/man5/portcullis.toml.5");
+        assert!(page.exists());
+        let completions = root.join("usr/share/zsh/vendor-completions/_portcullis");
+        assert_eq!(std::fs::read_to_string(&completions).unwrap(), "completions zsh\n");
         uninstall(&root, false).unwrap();
         assert!(!module.exists() && !root.join(PROFILE).exists() && root.join(CONFIG).exists());
+        assert!(!page.exists() && !completions.exists());
+        let left = left(&root);
+        assert_eq!(left.len(), 2, "the configuration and what was there before: {left:?}");
         uninstall(&root, true).unwrap();
         assert!(!root.join(CONFIG).exists());
     }

@@ -22,7 +22,7 @@ fn uninstall_takes_the_line_out_and_the_module_with_it() {
          /opt/xtask uninstall
          ! grep -r pam_portcullis.so /etc/pam.d
          test -e /etc/portcullis/portcullis.toml
-         ! find / -xdev -name 'pam_portcullis.so' -o -xdev -name 'portcullis*.service' -o -xdev -path '*bin/portcullis*' | grep .
+         ! find / -xdev -name 'pam_portcullis.so' -o -xdev -name 'portcullis*.service' -o -xdev -path '*/share/*portcullis*' -o -xdev -path '*bin/portcullis*' | grep .
          echo \"$JON_PASSWORD\" | su kon -c 'su jon -c \"echo in\"'",
     );
     let text = String::from_utf8_lossy(&output.stdout);

@@ -15,7 +15,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use jiff::Timestamp;
 use nix::unistd::{Uid, User, geteuid, getuid};
 use serde::Serialize;
@@ -81,6 +81,11 @@ enum Verb {
     Metrics,
     /// Look for what is missing or open.
     Doctor,
+    /// Print the completions for a shell.
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -208,6 +213,11 @@ impl Context {
                 }
             }
             Verb::Doctor => return self.doctor().await,
+            Verb::Completions { shell } => {
+                let mut script = Vec::new();
+                clap_complete::generate(*shell, &mut Arguments::command(), "portcullis", &mut script);
+                io::stdout().write_all(&script)?;
+            }
         }
         Ok(Exit::Ok)
     }
