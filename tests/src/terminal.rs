@@ -8,6 +8,9 @@ use crate::{Error, Result};
 /// How long a prompt or an end may take.
 const PATIENCE_MS: u64 = 20_000;
 
+/// The prompt of pam_unix and of our line.
+const PROMPT: &str = "assword:";
+
 /// A program that runs on a terminal.
 pub struct Terminal {
     session: PtySession,
@@ -46,7 +49,15 @@ impl Terminal {
     /// # Errors
     /// When there is no prompt.
     pub fn answer(&mut self, password: &str) -> Result<()> {
-        self.wait("assword:")?;
+        self.answer_to(PROMPT, password)
+    }
+
+    /// The same with a prompt of the program's own.
+    ///
+    /// # Errors
+    /// When there is no prompt.
+    pub fn answer_to(&mut self, prompt: &str, password: &str) -> Result<()> {
+        self.wait(prompt)?;
         self.session.send_line(password).map(drop).map_err(|error| trouble(&self.program, &error))
     }
 
@@ -63,7 +74,15 @@ impl Terminal {
     /// # Errors
     /// When there is no prompt.
     pub fn press(&mut self, key: Key) -> Result<()> {
-        self.wait("assword:")?;
+        self.press_at(PROMPT, key)
+    }
+
+    /// The same with a prompt of the program's own.
+    ///
+    /// # Errors
+    /// When there is no prompt.
+    pub fn press_at(&mut self, prompt: &str, key: Key) -> Result<()> {
+        self.wait(prompt)?;
         let key = match key {
             Key::CtrlC => 'c',
             Key::CtrlD => 'd',
