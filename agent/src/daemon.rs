@@ -17,6 +17,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::api::{self, Context, hub::Hub, peer::Peer};
+use crate::callers;
 use crate::config::{self, Config, ConfigError};
 use crate::engine::command::{Command, Handle};
 use crate::engine::{self, Engine, EngineError, Parts};
@@ -222,8 +223,10 @@ async fn work(path: PathBuf, config: Config, store: Store) -> Result<(), DaemonE
     let hub = Arc::new(Hub::default());
     let (handle, commands) = Handle::new();
     let context = Context::new(handle.clone(), Arc::clone(&hub), Arc::clone(&metrics));
-    let socket = socket(&config.agent.socket)?;
+    let requests = socket(&config.agent.socket)?;
+    let others = socket(callers::path())?;
     let listen = config.metrics.listen;
+    let mut callers = tokio::spawn(callers::serve(others, Arc::clone(&metrics)));
     let engine = Engine::new(Parts { path, config, store, metrics, hub })?;
     let mut engine = tokio::spawn(engine.run(commands));
 
@@ -238,7 +241,7 @@ async fn work(path: PathBuf, config: Config, store: Store) -> Result<(), DaemonE
         }
     }
     let routes = api::socket(context).into_make_service_with_connect_info::<Peer>();
-    let mut api = tokio::spawn(async move { axum::serve(socket, routes).await });
+    let mut api = tokio::spawn(async move { axum::serve(requests, routes).await });
 
     let mut hangup = signal(SignalKind::hangup()).map_err(DaemonError::Runtime)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Runtime)?;
@@ -259,6 +262,7 @@ async fn work(path: PathBuf, config: Config, store: Store) -> Result<(), DaemonE
                 return Err(DaemonError::Ended("the engine"));
             }
             _ = &mut api => return Err(DaemonError::Ended("the API")),
+            _ = &mut callers => return Err(DaemonError::Ended("the callers' socket")),
         }
     }
     notify(&[sd_notify::NotifyState::Stopping]);

@@ -154,20 +154,25 @@ fn read(mut bytes: &[u8]) -> Result<abi::Event, bytes::TryGetError> {
         lapsed_actor: bytes.try_get_u64_ne()?,
         lapsed_source: bytes.try_get_u32_ne()?,
         cause: bytes.try_get_u32_ne()?,
-        entry: Entry {
-            account: bytes.try_get_u64_ne()?,
-            token: bytes.try_get_u64_ne()?,
-            detail: Detail {
-                source: bytes.try_get_u32_ne()?,
-                uid: bytes.try_get_u32_ne()?,
-                address: array(bytes)?,
-                pid: bytes.try_get_u32_ne()?,
-                parent: bytes.try_get_u32_ne()?,
-                status: bytes.try_get_i32_ne()?,
-                pad: bytes.try_get_u32_ne()?,
-                service: array(bytes)?,
-                tty: array(bytes)?,
-            },
+        entry: entry(bytes)?,
+    })
+}
+
+/// Reads an attempt.
+pub(crate) fn entry(bytes: &mut &[u8]) -> Result<Entry, bytes::TryGetError> {
+    Ok(Entry {
+        account: bytes.try_get_u64_ne()?,
+        token: bytes.try_get_u64_ne()?,
+        detail: Detail {
+            source: bytes.try_get_u32_ne()?,
+            uid: bytes.try_get_u32_ne()?,
+            address: array(bytes)?,
+            pid: bytes.try_get_u32_ne()?,
+            parent: bytes.try_get_u32_ne()?,
+            status: bytes.try_get_i32_ne()?,
+            via: bytes.try_get_u32_ne()?,
+            service: array(bytes)?,
+            tty: array(bytes)?,
         },
     })
 }

@@ -5,6 +5,7 @@
 
 pub mod accounts;
 pub mod api;
+pub mod callers;
 pub mod cli;
 pub mod clock;
 pub mod config;

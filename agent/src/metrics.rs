@@ -45,6 +45,11 @@ struct ActionLabels {
     result: &'static str,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct CallerLabels {
+    result: &'static str,
+}
+
 /// The agent's counters.
 pub struct Metrics {
     registry: Registry,
@@ -54,6 +59,7 @@ pub struct Metrics {
     locks: Family<KindLabel, Gauge>,
     actions: Family<ActionLabels, Counter>,
     undecoded: Counter,
+    callers: Family<CallerLabels, Counter>,
     degraded: Gauge,
     kernel: Arc<Kernel>,
 }
@@ -86,6 +92,15 @@ impl Default for Metrics {
         );
         let undecoded = Counter::default();
         registry.register("events_undecoded", "Events that this version could not read", undecoded.clone());
+        let callers = Family::<CallerLabels, Counter>::default();
+        registry.register(
+            "callers",
+            "Requests at the socket of callers who may not open the gate themselves",
+            callers.clone(),
+        );
+        for result in ["asked", "refused"] {
+            callers.get_or_create(&CallerLabels { result }).inc_by(0);
+        }
         let degraded = Gauge::default();
         registry.register(
             "store_degraded",
@@ -100,7 +115,7 @@ impl Default for Metrics {
             locks.get_or_create(&KindLabel { kind }).set(0);
         }
         let services = Mutex::default();
-        Self { registry, attempts, services, trips, locks, actions, undecoded, degraded, kernel }
+        Self { registry, attempts, services, trips, locks, actions, undecoded, callers, degraded, kernel }
     }
 }
 
@@ -147,6 +162,11 @@ impl Metrics {
     /// Counts a record that could not be decoded.
     pub fn undecoded(&self) {
         self.undecoded.inc();
+    }
+
+    /// Counts a request at the callers' socket: `asked` or `refused`.
+    pub fn caller(&self, result: &'static str) {
+        self.callers.get_or_create(&CallerLabels { result }).inc();
     }
 
     /// Whether the store is degraded.

@@ -17,6 +17,9 @@ pub const PIN_DIR: &str = "/sys/fs/bpf/portcullis/v1";
 pub const PIN_GATE: &str = "/sys/fs/bpf/portcullis/v1/gate";
 /// The same path for `BPF_OBJ_GET`.
 pub const PIN_GATE_C: &core::ffi::CStr = c"/sys/fs/bpf/portcullis/v1/gate";
+/// The agent's socket for callers who may not open the gate themselves: one [`Request`] at a time, one [`Answer`] each,
+/// as they lie in memory. A connection carries one attempt. See `agent/src/callers`.
+pub const CALLERS: &str = "/run/portcullis/callers.sock";
 /// The pin of `SETTINGS`, for `BPF_OBJ_GET`.
 pub const PIN_SETTINGS_C: &core::ffi::CStr = c"/sys/fs/bpf/portcullis/v1/SETTINGS";
 /// The link of the exit program.
@@ -133,6 +136,16 @@ pub mod verdict {
     pub const MOVED: u32 = 7;
     /// The row was deleted or reused under the call; nothing was changed. Ask again at once (the client does).
     pub const AGAIN: u32 = 8;
+    /// Only the agent says this, at its socket: the caller may not ask that about this account; nothing was changed.
+    pub const NOT_YOURS: u32 = 9;
+}
+
+/// How a call came to the gate: `Detail::via`.
+pub mod via {
+    /// The caller is root and called the gate itself, or by the agent.
+    pub const ROOT: u32 = 0;
+    /// By the agent, for a caller who is not root: service and tty are his claim, uid and pid the kernel's word.
+    pub const CLAIM: u32 = 1;
 }
 
 /// Kinds of source.
@@ -230,8 +243,8 @@ pub struct Detail {
     pub parent: u32,
     /// PAM status the stack ended with (resolve), else 0.
     pub status: i32,
-    /// Explicit padding.
-    pub pad: u32,
+    /// One of [`via`].
+    pub via: u32,
     /// PAM service, cut at 16 bytes, zero-filled.
     pub service: [u8; 16],
     /// PAM tty without "/dev/", cut at 16 bytes, zero-filled.
@@ -365,7 +378,7 @@ impl Detail {
         pid: 0,
         parent: 0,
         status: 0,
-        pad: 0,
+        via: via::ROOT,
         service: [0; 16],
         tty: [0; 16],
     };

@@ -61,9 +61,22 @@ pub enum Error {
     Run(i32),
     /// The program answered something else than a gate of this ABI does.
     Foreign,
+    /// The gate is closed to the caller, and the agent's socket gave no answer: errno (0: it hung up).
+    Agent(i32),
 }
 
 impl Error {
+    /// Whether the way to the gate is closed to this caller, or not there for him (a container): the agent may ask for
+    /// him.
+    #[must_use]
+    pub(crate) fn is_closed(self) -> bool {
+        matches!(
+            self,
+            Self::Open(libc::EACCES | libc::EPERM | libc::ENOENT | libc::ENOSYS)
+                | Self::Run(libc::EACCES | libc::EPERM | libc::ENOSYS)
+        )
+    }
+
     /// Whether the caller could have caused it himself (EMFILE, ENFILE, ENOMEM, EINTR): such errors always refuse.
     #[must_use]
     pub fn is_callers(self) -> bool {
@@ -71,6 +84,7 @@ impl Error {
             self,
             Self::Open(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EINTR)
                 | Self::Run(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EINTR)
+                | Self::Agent(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EINTR)
         )
     }
 }
@@ -90,6 +104,11 @@ impl core::fmt::Display for Error {
             }
             Self::Open(errno) => write!(f, "opening the gate's pin {}: errno {errno}", crate::abi::PIN_GATE),
             Self::Run(errno) => write!(f, "running the gate: errno {errno}"),
+            Self::Agent(errno) => write!(
+                f,
+                "the gate is open to root only, and the agent does not answer at {} (errno {errno}): start portcullisd.service",
+                crate::abi::CALLERS
+            ),
             Self::Foreign => write!(
                 f,
                 "the program at {} is not a gate of ABI {ABI}: restart portcullis-gate.service",

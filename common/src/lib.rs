@@ -3,7 +3,8 @@
 //! * [`abi`]: the records that cross the border between kernel and user space, and the names of the pins.
 //! * [`ledger`]: the counting rule itself. The gate runs it in the kernel under a spin lock, the property tests run the
 //!   same lines on the host.
-//! * [`client`] (feature `client`): calls the pinned gate with `bpf(2)`.
+//! * [`client`] (feature `client`): calls the pinned gate with `bpf(2)`; [`link`]: by the agent's socket where that is
+//!   not allowed.
 //!
 //! Invariants: no allocation, no clock, no panic; the ledger compiles for `bpfel-unknown-none` without a single call.
 #![cfg_attr(not(test), no_std)]
@@ -12,5 +13,7 @@ pub mod abi;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod ledger;
+#[cfg(feature = "client")]
+pub mod link;
 #[cfg(feature = "user")]
 mod pod;

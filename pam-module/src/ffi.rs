@@ -1,296 +1,25 @@
-//! libpam's side: the entry points, the items, the delay function. All `unsafe` of the crate.
+//! libpam's side. All `unsafe` of the crate: the entry points here, the items of a [`handle`], what is [`armed`] until
+//! the stack ends, the [`conversation`] that is listened to.
 //!
-//! Invariants: every entry point catches panics (the text of one would otherwise reach the user's terminal, and unwinding
-//! into C is undefined); the per-thread stack of armed attempts has no destructor, since the module is unloaded while
-//! its threads live on.
+//! Invariant: every function that C calls catches panics (the text of one would otherwise reach the user's terminal, and
+//! unwinding into C is undefined).
 
-use std::cell::Cell;
-use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
+mod armed;
+mod conversation;
+mod handle;
+
+use std::ffi::{CStr, c_char, c_int};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::ptr::{null, null_mut};
-use std::time::Duration;
 
-use pam_sys::raw::{pam_get_data, pam_get_item, pam_get_user, pam_set_data, pam_set_item};
-use pam_sys::{PamFlag, PamHandle, PamItemType, PamMessageStyle};
-use portcullis_common::abi::{Answer, OFF_WORD, Request};
-use portcullis_common::client::{Error, Gate};
+use pam_sys::{PamFlag, PamHandle};
 
 use crate::module;
 use crate::options::Options;
 use crate::status;
-use crate::world::{Attempt, Level, World};
+use handle::Pam;
 
-/// The function in the PAM_FAIL_DELAY item (pam_fail_delay(3)).
-type DelayFn = unsafe extern "C" fn(retval: c_int, usec_delay: c_uint, appdata: *mut c_void);
-
-// What pam-sys 0.5 leaves out of pam_ext.h and pam_modules.h.
-// SAFETY: the signatures are those of these headers (Linux-PAM 1.1 and later).
-unsafe extern "C" {
-    fn pam_get_authtok(
-        pamh: *mut PamHandle,
-        item: c_int,
-        authtok: *mut *const c_char,
-        prompt: *const c_char,
-    ) -> c_int;
-    fn pam_fail_delay(pamh: *mut PamHandle, usec: c_uint) -> c_int;
-    fn pam_syslog(pamh: *const PamHandle, priority: c_int, fmt: *const c_char, ...);
-    fn pam_prompt(
-        pamh: *mut PamHandle,
-        style: c_int,
-        response: *mut *mut c_char,
-        fmt: *const c_char,
-        ...
-    ) -> c_int;
-}
-
-/// Attempts of one thread that may be under way at once: handles that authenticate inside one another.
-const DEPTH: usize = 8;
-
-/// Name of what a handle keeps (pam_set_data(3)): the uid whose attempt it carries, plus one, as a pointer that points
-/// to nothing and needs no cleanup.
-const ACCOUNT: &CStr = c"portcullis_account";
-
-/// An attempt whose result the delay function will tell.
-#[derive(Clone, Copy)]
-struct Armed {
-    handle: *mut PamHandle,
-    original: Option<DelayFn>,
-    attempt: Attempt,
-}
-
-thread_local! {
-    // Cells of plain data: no destructor is registered.
-    static ARMED: [Cell<Option<Armed>>; DEPTH] = const { [const { Cell::new(None) }; DEPTH] };
-}
-
-/// libpam and the system behind one handle.
-struct Pam(*mut PamHandle);
-
-impl Pam {
-    /// A string item, empty where there is none.
-    fn item(&self, item: PamItemType) -> Vec<u8> {
-        let mut value: *const c_void = null();
-        // SAFETY: the handle is the one libpam called us with; `value` outlives the call.
-        let code = unsafe { pam_get_item(self.0, item as c_int, &raw mut value) };
-        if code != status::SUCCESS || value.is_null() {
-            return Vec::new();
-        }
-        // SAFETY: for the string items asked for here, a NUL-terminated string that libpam owns.
-        unsafe { CStr::from_ptr(value.cast()) }.to_bytes().to_vec()
-    }
-
-    /// The delay function that is set; the item holds the function itself.
-    fn delay_fn(&self) -> Option<DelayFn> {
-        let mut value: *const c_void = null();
-        // SAFETY: as in `item`.
-        let code = unsafe { pam_get_item(self.0, PamItemType::FAIL_DELAY as c_int, &raw mut value) };
-        if code != status::SUCCESS || value.is_null() {
-            return None;
-        }
-        // SAFETY: PAM_FAIL_DELAY holds a pointer to a function of this type (pam_set_item(3)).
-        Some(unsafe { std::mem::transmute::<*const c_void, DelayFn>(value) })
-    }
-
-    fn set_delay_fn(&self, function: Option<DelayFn>) -> c_int {
-        let value = function.map_or(null(), |function| function as *const c_void);
-        // SAFETY: the handle is live; libpam keeps the pointer itself, which is a function or null.
-        unsafe { pam_set_item(self.0, PamItemType::FAIL_DELAY as c_int, value) }
-    }
-}
-
-impl World for Pam {
-    fn user(&self) -> Result<Vec<u8>, c_int> {
-        let mut user: *const c_char = null();
-        // SAFETY: the handle is live; `user` outlives the call.
-        let code = unsafe { pam_get_user(self.0, &raw mut user, null()) };
-        if code != status::SUCCESS {
-            return Err(code);
-        }
-        if user.is_null() {
-            return Err(status::SERVICE_ERR);
-        }
-        // SAFETY: PAM_USER, a NUL-terminated string that libpam owns.
-        Ok(unsafe { CStr::from_ptr(user) }.to_bytes().to_vec())
-    }
-
-    fn password(&self) -> Result<(), c_int> {
-        let mut token: *const c_char = null();
-        // SAFETY: the handle is live; `token` outlives the call and is not read.
-        let code = unsafe { pam_get_authtok(self.0, PamItemType::AUTHTOK as c_int, &raw mut token, null()) };
-        if code == status::SUCCESS { Ok(()) } else { Err(code) }
-    }
-
-    fn service(&self) -> Vec<u8> {
-        self.item(PamItemType::SERVICE)
-    }
-
-    fn tty(&self) -> Vec<u8> {
-        self.item(PamItemType::TTY)
-    }
-
-    fn rhost(&self) -> Vec<u8> {
-        self.item(PamItemType::RHOST)
-    }
-
-    fn uid(&self, user: &[u8]) -> Result<Option<u32>, i32> {
-        let Ok(name) = CString::new(user) else {
-            return Ok(None);
-        };
-        // SAFETY: integers and pointers; all zero is a valid passwd to be written over.
-        let mut entry: libc::passwd = unsafe { std::mem::zeroed() };
-        let mut found: *mut libc::passwd = null_mut();
-        let mut buffer = vec![0 as c_char; 1024];
-        loop {
-            // SAFETY: all pointers are to live memory of the sizes given.
-            let error = unsafe {
-                libc::getpwnam_r(
-                    name.as_ptr(),
-                    &raw mut entry,
-                    buffer.as_mut_ptr(),
-                    buffer.len(),
-                    &raw mut found,
-                )
-            };
-            match error {
-                libc::ERANGE if buffer.len() < 1 << 20 => buffer.resize(buffer.len() * 4, 0),
-                libc::EINTR => {}
-                0 => return Ok((!found.is_null()).then_some(entry.pw_uid)),
-                // How getpwnam(3) says "no such user" in some modules.
-                libc::ENOENT | libc::ESRCH | libc::EBADF | libc::EPERM => return Ok(None),
-                error => return Err(error),
-            }
-        }
-    }
-
-    fn hash_key(&self) -> Result<[u64; 2], Error> {
-        Gate::settings().map(|settings| settings.hash_key)
-    }
-
-    fn real_uid(&self) -> u32 {
-        // SAFETY: always succeeds.
-        unsafe { libc::getuid() }
-    }
-
-    fn effective_uid(&self) -> u32 {
-        // SAFETY: always succeeds.
-        unsafe { libc::geteuid() }
-    }
-
-    fn process(&self) -> (u32, u32) {
-        // SAFETY: always succeeds.
-        let parent = unsafe { libc::getppid() };
-        (std::process::id(), parent.cast_unsigned())
-    }
-
-    fn switched_off(&self) -> bool {
-        std::fs::read("/proc/cmdline")
-            .is_ok_and(|line| line.split(u8::is_ascii_whitespace).any(|word| word == OFF_WORD.as_bytes()))
-    }
-
-    fn gate(&self, request: &Request) -> Result<Answer, Error> {
-        Gate::open()?.call(request)
-    }
-
-    fn keep_account(&self, uid: u32) {
-        let value = (uid as usize).checked_add(1).unwrap_or_default();
-        // SAFETY: the handle is live, the name is copied, the value is never followed and has no cleanup.
-        let code = unsafe { pam_set_data(self.0, ACCOUNT.as_ptr(), value as *mut c_void, None) };
-        if code != status::SUCCESS {
-            self.log(
-                Level::Warning,
-                &format!("libpam keeps no data (code {code}): this login may clear no failures"),
-            );
-        }
-    }
-
-    fn kept_account(&self) -> Option<u32> {
-        let mut value: *const c_void = null();
-        // SAFETY: the handle is live; `value` outlives the call.
-        let code = unsafe { pam_get_data(self.0, ACCOUNT.as_ptr(), &raw mut value) };
-        let kept = if code == status::SUCCESS { value as usize } else { 0 };
-        kept.checked_sub(1).and_then(|uid| u32::try_from(uid).ok())
-    }
-
-    fn arm(&self, attempt: Attempt) -> Result<(), c_int> {
-        let original = self.delay_fn();
-        let armed = Armed { handle: self.0, original, attempt };
-        let kept = ARMED.with(|stack| {
-            let free = stack.iter().find(|place| place.get().is_none());
-            free.map(|place| place.set(Some(armed))).is_some()
-        });
-        if !kept {
-            return Err(status::SERVICE_ERR);
-        }
-        let code = self.set_delay_fn(Some(ended));
-        if code != status::SUCCESS {
-            take();
-            return Err(code);
-        }
-        // libpam never forgets an old delay of the same handle: without this the next call may sleep it.
-        self.fail_delay(Duration::from_micros(1));
-        Ok(())
-    }
-
-    fn fail_delay(&self, delay: Duration) {
-        // SAFETY: the handle is live. An error would only mean no delay.
-        let _ = unsafe { pam_fail_delay(self.0, delay.as_micros().try_into().unwrap_or(c_uint::MAX)) };
-    }
-
-    fn sleep(&self, time: Duration) {
-        std::thread::sleep(time);
-    }
-
-    fn log(&self, level: Level, text: &str) {
-        let priority = match level {
-            Level::Error => libc::LOG_ERR,
-            Level::Warning => libc::LOG_WARNING,
-            Level::Notice => libc::LOG_NOTICE,
-        };
-        let Ok(text) = CString::new(text) else {
-            return;
-        };
-        // SAFETY: the handle is live, the format takes the one string that follows.
-        unsafe { pam_syslog(self.0, priority, c"%s".as_ptr(), text.as_ptr()) };
-    }
-
-    fn tell(&self, text: &str) {
-        let Ok(text) = CString::new(text) else {
-            return;
-        };
-        let style = PamMessageStyle::ERROR_MSG as c_int;
-        // SAFETY: the handle is live, no response is asked for, the format takes the one string that follows.
-        let _ = unsafe { pam_prompt(self.0, style, null_mut(), c"%s".as_ptr(), text.as_ptr()) };
-    }
-}
-
-/// The newest armed attempt of this thread.
-fn take() -> Option<Armed> {
-    ARMED.with(|stack| stack.iter().rev().find_map(Cell::take))
-}
-
-/// libpam calls this at the end of every pam_authenticate(3), success included, with the stack's final status and before
-/// it would sleep; it gets no handle.
-///
-/// # Safety
-/// Called by libpam, on the thread that armed the attempt, while its handle is live.
-unsafe extern "C" fn ended(code: c_int, usec: c_uint, appdata: *mut c_void) {
-    quietly((), || {
-        let Some(armed) = take() else {
-            return;
-        };
-        let pam = Pam(armed.handle);
-        module::resolve(&pam, armed.attempt, code);
-        // For the application it is as if we had never been here.
-        pam.set_delay_fn(armed.original);
-        match armed.original {
-            // SAFETY: the application's own function, called as libpam would have.
-            Some(original) => unsafe { original(code, usec, appdata) },
-            // libpam leaves the sleeping to the function once there is one.
-            None if code != status::SUCCESS => pam.sleep(Duration::from_micros(usec.into())),
-            None => {}
-        }
-    });
-}
+/// PAM_PRELIM_CHECK (pam_modules.h).
+const PRELIM_CHECK: c_int = 0x4000;
 
 /// Runs an entry point; a panic becomes `otherwise`, and its text goes nowhere.
 fn quietly<T>(otherwise: T, run: impl FnOnce() -> T) -> T {
@@ -364,6 +93,29 @@ pub unsafe extern "C" fn pam_sm_acct_mgmt(
     quietly(status::PERM_DENIED, || {
         // SAFETY: libpam's promise.
         let options = unsafe { options(argc, argv) };
-        module::account(&Pam(pamh), &options)
+        module::account::account(&Pam(pamh), &options)
+    })
+}
+
+/// pam_sm_chauthtok(3).
+///
+/// # Safety
+/// Called by libpam with a live handle and the words of the line.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pam_sm_chauthtok(
+    pamh: *mut PamHandle,
+    flags: c_int,
+    argc: c_int,
+    argv: *const *const c_char,
+) -> c_int {
+    quietly(status::AUTH_ERR, || {
+        let pam = Pam(pamh);
+        if flags & PRELIM_CHECK == 0 {
+            return module::change::update(&pam);
+        }
+        // SAFETY: libpam's promise.
+        let options = unsafe { options(argc, argv) };
+        let expired = flags & PamFlag::CHANGE_EXPIRED_AUTHTOK as c_int != 0;
+        module::change::check(&pam, &options, expired)
     })
 }

@@ -1,4 +1,4 @@
-//! The words on the PAM line: `[on_error=ignore|deny] [charge=submit|begin] [wait=SECONDS] [silent]`.
+//! The words on the PAM line: `[on_error=ignore|deny] [charge=submit|conversation|begin] [wait=SECONDS] [silent]`.
 //!
 //! Invariant: a word that is not understood changes nothing but the log. A typing error in a PAM file locks nobody out.
 
@@ -18,6 +18,8 @@ pub enum OnError {
 pub enum Charge {
     /// When the password was entered: the module prompts for it.
     Submit,
+    /// When the first question of a module behind was answered: nothing asked, nothing charged.
+    Conversation,
     /// At once, without a prompt: for stacks whose first factor is no password.
     Begin,
 }
@@ -61,6 +63,7 @@ impl Options {
                 b"on_error=ignore" => options.on_error = OnError::Ignore,
                 b"on_error=deny" => options.on_error = OnError::Deny,
                 b"charge=submit" => options.charge = Charge::Submit,
+                b"charge=conversation" => options.charge = Charge::Conversation,
                 b"charge=begin" => options.charge = Charge::Begin,
                 b"silent" => options.silent = true,
                 _ => match seconds(word) {

@@ -14,6 +14,8 @@ pub const PERM_DENIED: c_int = Code::PERM_DENIED as c_int;
 pub const AUTH_ERR: c_int = Code::AUTH_ERR as c_int;
 /// PAM_IGNORE.
 pub const IGNORE: c_int = Code::IGNORE as c_int;
+/// PAM_CONV_ERR.
+pub const CONV_ERR: c_int = Code::CONV_ERR as c_int;
 /// PAM_CONV_AGAIN: the application will come back.
 pub const CONV_AGAIN: c_int = Code::CONV_AGAIN as c_int;
 /// PAM_INCOMPLETE.

@@ -7,7 +7,9 @@ use std::time::Duration;
 use libc::c_int;
 use portcullis_common::abi::{Answer, Request, UNKNOWN, ask, op, outcome, source, verdict};
 use portcullis_common::client::Error;
+use portcullis_common::link::Link;
 
+use crate::module::conversation::{Answered, Pending, answered};
 use crate::options::{Charge, OnError, Options};
 use crate::world::{Attempt, Level, World};
 use crate::{module, status};
@@ -30,6 +32,8 @@ struct Stage {
     log: RefCell<Vec<String>>,
     told: RefCell<Vec<String>>,
     kept: Cell<Option<u32>>,
+    stacked: bool,
+    listening: RefCell<Vec<Pending>>,
 }
 
 impl Stage {
@@ -52,6 +56,8 @@ impl Stage {
             log: RefCell::default(),
             told: RefCell::default(),
             kept: Cell::default(),
+            stacked: false,
+            listening: RefCell::default(),
         }
     }
 }
@@ -91,7 +97,7 @@ impl World for Stage {
     fn switched_off(&self) -> bool {
         self.off
     }
-    fn gate(&self, request: &Request) -> Result<Answer, Error> {
+    fn gate(&self, request: &Request, _link: &mut Link) -> Result<Answer, Error> {
         self.asked.borrow_mut().push(*request);
         self.answers.borrow_mut().pop_front().expect("one call of the gate too many")
     }
@@ -104,6 +110,22 @@ impl World for Stage {
     fn arm(&self, attempt: Attempt) -> Result<(), c_int> {
         self.armed.borrow_mut().push(attempt);
         Ok(())
+    }
+    fn has_password(&self) -> bool {
+        self.stacked
+    }
+    fn current_password(&self) -> Result<(), c_int> {
+        self.prompts.set(self.prompts.get() + 1);
+        self.password
+    }
+    fn listen(&self, pending: Pending) -> Result<(), c_int> {
+        self.listening.borrow_mut().push(pending);
+        Ok(())
+    }
+    fn passed(&self) {
+        for attempt in self.armed.take() {
+            module::resolve(self, attempt, status::SUCCESS);
+        }
     }
     fn fail_delay(&self, delay: Duration) {
         self.delayed.set(delay);
@@ -242,7 +264,7 @@ fn sources_are_literal_addresses_of_root_callers_only() {
 #[test]
 fn the_result_is_told_with_its_status() {
     let stage = Stage::new([answer(verdict::DONE)]);
-    let attempt = Attempt { request: Request::new(op::ADMIT, 2002) };
+    let attempt = Attempt { request: Request::new(op::ADMIT, 2002), link: Link::NONE };
     module::resolve(&stage, attempt, status::AUTH_ERR);
     let asked = stage.asked.borrow();
     assert_eq!((asked[0].op, asked[0].arg, asked[0].entry.detail.status), (op::RESOLVE, outcome::FAIL, 7));
@@ -292,7 +314,7 @@ fn the_account_that_was_admitted_is_confirmed_whoever_pam_user_is_by_then() {
 fn the_account_phase_refuses_logons_only() {
     let locked = || Ok(Answer { verdict: verdict::DONE, locked_until: 9, now: 1, ..Answer::default() });
     let code = |service: &'static [u8], real_uid, answers: Vec<Result<Answer, Error>>| {
-        module::account(&Stage { service, real_uid, ..Stage::new(answers) }, &Options::default())
+        module::account::account(&Stage { service, real_uid, ..Stage::new(answers) }, &Options::default())
     };
     assert_eq!(code(b"sshd", 0, vec![locked()]), status::PERM_DENIED);
     assert_eq!(code(b"su", 2001, vec![locked()]), status::PERM_DENIED);
@@ -309,4 +331,74 @@ fn a_word_that_is_not_known_changes_nothing_but_the_log() {
     let options = Options::parse(words.into_iter());
     assert_eq!(options.wait, Duration::from_secs(2));
     assert_eq!((options.on_error, options.silent, options.unknown.len()), (OnError::Ignore, true, 4));
+}
+
+/// A world with `charge=conversation`.
+fn conversing(answers: impl IntoIterator<Item = Result<Answer, Error>>) -> (Stage, Options) {
+    (Stage::new(answers), Options { charge: Charge::Conversation, ..Options::default() })
+}
+
+#[test]
+fn a_conversation_is_charged_at_its_first_answer_and_not_before() {
+    let (stage, options) = conversing([answer(verdict::NOTHING), answer(verdict::ADMITTED)]);
+    assert_eq!(module::authenticate(&stage, &options), status::IGNORE);
+    // We ask for nothing ourselves, and nothing is charged yet.
+    assert_eq!((stage.prompts.get(), stage.armed.borrow().len()), (0, 0));
+    assert_eq!(stage.asked.borrow()[0].op, op::CHECK);
+    let pending = stage.listening.borrow_mut().pop().unwrap();
+    let Answered::GoOn(Some(attempt)) = answered(&stage, &pending) else { panic!("not charged") };
+    assert_eq!(attempt.request.entry.token, 42);
+    assert_eq!(stage.asked.borrow()[1].op, op::ADMIT);
+}
+
+#[test]
+fn a_conversation_with_a_locked_account_does_not_begin() {
+    let locked = Answer { verdict: verdict::DONE, locked_until: 9, now: 1, ..Answer::default() };
+    let (stage, options) = conversing([Ok(locked)]);
+    assert_eq!(module::authenticate(&stage, &options), status::AUTH_ERR);
+    assert!(stage.listening.borrow().is_empty());
+    assert_eq!((stage.prompts.get(), stage.delayed.get()), (0, Duration::from_secs(2)));
+}
+
+#[test]
+fn an_answer_without_a_guess_to_charge_reaches_nobody() {
+    let (stage, options) = conversing([answer(verdict::DONE), answer(verdict::LOCKED)]);
+    assert_eq!(module::authenticate(&stage, &options), status::IGNORE);
+    let pending = stage.listening.borrow_mut().pop().unwrap();
+    assert_eq!(answered(&stage, &pending), Answered::Refused);
+}
+
+#[test]
+fn a_password_that_is_there_already_is_charged_at_once() {
+    let (mut stage, options) = conversing([answer(verdict::ADMITTED)]);
+    stage.stacked = true;
+    assert_eq!(module::authenticate(&stage, &options), status::IGNORE);
+    assert_eq!((stage.prompts.get(), stage.armed.borrow().len()), (0, 1));
+}
+
+#[test]
+fn the_current_password_is_charged_at_the_check_and_passed_at_the_update() {
+    let stage = Stage::new([answer(verdict::ADMITTED), answer(verdict::DONE)]);
+    assert_eq!(module::change::check(&stage, &Options::default(), false), status::IGNORE);
+    assert_eq!(stage.prompts.get(), 1);
+    assert_eq!(module::change::update(&stage), status::IGNORE);
+    let asked = stage.asked.borrow();
+    assert_eq!((asked[0].op, asked[1].op, asked[1].arg), (op::ADMIT, op::RESOLVE, outcome::PASS));
+}
+
+#[test]
+fn root_is_not_asked_for_the_current_password_unless_a_login_must_change_it() {
+    let root = |answers: Vec<Result<Answer, Error>>| Stage { real_uid: 0, ..Stage::new(answers) };
+    let stage = root(vec![]);
+    assert_eq!(module::change::check(&stage, &Options::default(), false), status::IGNORE);
+    assert_eq!(stage.prompts.get(), 0);
+    let stage = root(vec![answer(verdict::LOCKED)]);
+    assert_eq!(module::change::check(&stage, &Options::default(), true), status::AUTH_ERR);
+    assert_eq!(stage.prompts.get(), 1);
+}
+
+#[test]
+fn who_is_not_root_confirms_nothing() {
+    let stage = Stage { effective_uid: 2001, ..Stage::new([]) };
+    assert_eq!(module::set_credentials(&stage, true), status::IGNORE);
 }

@@ -6,6 +6,9 @@ use std::time::Duration;
 use libc::c_int;
 use portcullis_common::abi::{Answer, Request};
 use portcullis_common::client::Error;
+use portcullis_common::link::Link;
+
+use crate::module::conversation::Pending;
 
 /// How loudly a line of the log speaks (syslog.h).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +26,8 @@ pub enum Level {
 pub struct Attempt {
     /// What was asked at admission; its token is the reservation's.
     pub request: Request,
+    /// The connection over which the agent was asked, where the gate itself is closed.
+    pub link: Link,
 }
 
 /// The world.
@@ -31,6 +36,10 @@ pub trait World {
     fn user(&self) -> Result<Vec<u8>, c_int>;
     /// Lets the password be entered, or takes the one that is there. Err: the code to return.
     fn password(&self) -> Result<(), c_int>;
+    /// Whether a password is there already (PAM_AUTHTOK).
+    fn has_password(&self) -> bool;
+    /// Lets the current password be entered (PAM_OLDAUTHTOK), or takes the one that is there. Err: the code to return.
+    fn current_password(&self) -> Result<(), c_int>;
     /// PAM_SERVICE.
     fn service(&self) -> Vec<u8>;
     /// PAM_TTY.
@@ -49,14 +58,26 @@ pub trait World {
     fn process(&self) -> (u32, u32);
     /// Whether the word that switches Portcullis off stands on the kernel command line.
     fn switched_off(&self) -> bool;
-    /// Asks the gate.
-    fn gate(&self, request: &Request) -> Result<Answer, Error>;
+    /// Asks the gate, or the agent over `link`, which stays open for the rest of the attempt.
+    fn gate(&self, request: &Request, link: &mut Link) -> Result<Answer, Error>;
+    /// Asks once, outside an attempt.
+    fn ask(&self, request: &Request) -> Result<Answer, Error> {
+        let mut link = Link::NONE;
+        let answer = self.gate(request, &mut link);
+        link.close();
+        answer
+    }
     /// Keeps on this handle whose attempt it carries; a newer one replaces it.
     fn keep_account(&self, uid: u32);
     /// What [`World::keep_account`] kept; None on a handle that carried no attempt.
     fn kept_account(&self) -> Option<u32>;
     /// Has `attempt` resolved when the stack ends. Err: the code of libpam.
     fn arm(&self, attempt: Attempt) -> Result<(), c_int>;
+    /// Listens to the conversation (PAM_CONV) until the stack ends: `conversation::answered` decides about the first
+    /// answer, and its attempt is resolved at the end. Err: the code of libpam.
+    fn listen(&self, pending: Pending) -> Result<(), c_int>;
+    /// Resolves this handle's armed attempt as passed, before the stack has ended.
+    fn passed(&self);
     /// pam_fail_delay(3).
     fn fail_delay(&self, delay: Duration);
     /// Sleeps; the caller's wait for a reservation.

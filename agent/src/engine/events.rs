@@ -53,7 +53,11 @@ impl Engine {
     fn count(&self, event: &abi::Event) {
         let kind = Kind::of(event.kind);
         if kind.is_attempt() {
-            self.metrics.attempt(kind.name(), &text::field(&event.entry.detail.service));
+            // A label that anybody could invent would crowd out the real ones.
+            let claimed = event.entry.detail.via == abi::via::CLAIM;
+            let service =
+                if claimed { "claimed".to_owned() } else { text::field(&event.entry.detail.service) };
+            self.metrics.attempt(kind.name(), &service);
         }
         for _ in 0..event.lapsed.min(portcullis_common::ledger::SLOTS as u32) {
             self.metrics.attempt("lapsed", "");
@@ -125,6 +129,9 @@ impl Engine {
         }
         if event.flags & flag::EXEMPT != 0 {
             notes.push("exempt".to_owned());
+        }
+        if detail.via == abi::via::CLAIM {
+            notes.push("reported by a program of his own; service and terminal are its claim".to_owned());
         }
         told.detail = (!notes.is_empty()).then(|| notes.join("; "));
         let level = match kind {

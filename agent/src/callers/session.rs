@@ -1,0 +1,199 @@
+//! What one connection may ask.
+//!
+//! Invariants: who is not root asks about his own account only, and only to try, to tell the result of what he tried on
+//! this connection, and to look. Whatever he tells is a claim: it gives back or fails the guess that he took himself,
+//! and clears nothing (a pass is not remembered for a confirmation). Nobody locks or unlocks here.
+
+use portcullis_common::abi::{Answer, Detail, Request, UNKNOWN, op, outcome, source, verdict, via};
+use tokio::net::UnixStream;
+
+/// What the kernel shows instead of the uids of foreign user namespaces (user_namespaces(7)).
+const OVERFLOW_UID: u32 = 65_534;
+
+/// Who asks, by SO_PEERCRED.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Caller {
+    /// Effective uid when he connected.
+    pub uid: u32,
+}
+
+impl Caller {
+    /// The peer of a connection; None where the kernel does not say, or says "somebody elsewhere".
+    pub fn of(stream: &UnixStream) -> Option<Self> {
+        let uid = stream.peer_cred().ok()?.uid();
+        (uid != OVERFLOW_UID).then_some(Self { uid })
+    }
+}
+
+/// One connection.
+#[derive(Debug)]
+pub struct Session {
+    caller: Caller,
+    /// The guess that is out: what was asked at its admission, with its token.
+    guess: Option<Request>,
+}
+
+/// The answer to what may not be asked.
+pub fn not_yours() -> Answer {
+    Answer { verdict: verdict::NOT_YOURS, ..Answer::default() }
+}
+
+impl Session {
+    /// A connection that has said nothing yet.
+    pub fn new(caller: Caller) -> Self {
+        Self { caller, guess: None }
+    }
+
+    /// Whether root asks.
+    pub fn is_root(&self) -> bool {
+        self.caller.uid == 0
+    }
+
+    /// Whether a guess is out.
+    pub fn has_guess(&self) -> bool {
+        self.guess.is_some()
+    }
+
+    /// The request as it may go to the gate; None: it may not.
+    pub fn allow(&self, asked: &Request) -> Option<Request> {
+        let mut request = *asked;
+        match request.op {
+            op::ADMIT if self.guess.is_some() => return None,
+            op::ADMIT | op::CHECK => {}
+            op::CONFIRM if self.is_root() => {}
+            // The guess of this connection, whatever the caller says its name is.
+            op::RESOLVE => request.entry.token = self.guess?.entry.token,
+            _ => return None,
+        }
+        let account = self.guess.map_or(request.entry.account, |guess| guess.entry.account);
+        if request.entry.account != account {
+            return None;
+        }
+        if !self.is_root() {
+            if account & UNKNOWN != 0 || account != u64::from(self.caller.uid) {
+                return None;
+            }
+            let claim = request.entry.detail;
+            request.entry.detail = Detail {
+                source: source::LOCAL,
+                uid: self.caller.uid,
+                via: via::CLAIM,
+                status: claim.status,
+                service: claim.service,
+                tty: claim.tty,
+                // Without a process nothing can be confirmed by a pass that is only claimed.
+                ..Detail::EMPTY
+            };
+        }
+        Some(request)
+    }
+
+    /// Takes note of what the gate answered.
+    pub fn answered(&mut self, request: &Request, answer: &Answer) {
+        match request.op {
+            op::ADMIT if answer.verdict == verdict::ADMITTED => {
+                let mut guess = *request;
+                guess.entry.token = answer.token;
+                self.guess = Some(guess);
+            }
+            op::RESOLVE => self.guess = None,
+            _ => {}
+        }
+    }
+
+    /// The connection has ended: what is still to be told.
+    pub fn end(&mut self) -> Option<Request> {
+        let mut request = self.guess.take()?;
+        request.op = op::RESOLVE;
+        request.arg = outcome::FAIL;
+        Some(request)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: u32 = 2001;
+    const B: u32 = 2002;
+
+    fn session(uid: u32) -> Session {
+        Session::new(Caller { uid })
+    }
+
+    fn about(op: u32, uid: u32) -> Request {
+        Request::new(op, uid.into())
+    }
+
+    fn admitted(session: &mut Session, uid: u32, token: u64) {
+        let request = session.allow(&about(op::ADMIT, uid)).unwrap();
+        session.answered(&request, &Answer { verdict: verdict::ADMITTED, token, ..Answer::default() });
+    }
+
+    #[test]
+    fn others_ask_about_themselves_only() {
+        for op in [op::ADMIT, op::CHECK] {
+            assert!(session(A).allow(&about(op, A)).is_some());
+            assert!(session(A).allow(&about(op, B)).is_none());
+            assert!(session(A).allow(&about(op, 0)).is_none());
+            let mut invented = about(op, A);
+            invented.entry.account |= UNKNOWN;
+            assert!(session(A).allow(&invented).is_none());
+        }
+        for op in [op::CONFIRM, op::LOCK, op::UNLOCK, op::FORGET, op::LAPSE, 0, 99] {
+            assert!(session(A).allow(&about(op, A)).is_none(), "{op}");
+        }
+    }
+
+    #[test]
+    fn nobody_locks_unlocks_or_forgets_here() {
+        for op in [op::LOCK, op::UNLOCK, op::FORGET, op::LAPSE] {
+            assert!(session(0).allow(&about(op, B)).is_none(), "{op}");
+        }
+        for op in [op::ADMIT, op::CHECK, op::CONFIRM] {
+            assert!(session(0).allow(&about(op, B)).is_some(), "{op}");
+        }
+    }
+
+    #[test]
+    fn only_the_guess_of_this_connection_can_be_resolved() {
+        let mut own = session(A);
+        let mut resolve = about(op::RESOLVE, A);
+        resolve.entry.token = 7;
+        assert!(own.allow(&resolve).is_none(), "nothing was tried here");
+        admitted(&mut own, A, 5);
+        assert_eq!(own.allow(&resolve).unwrap().entry.token, 5, "not the token that was named");
+        assert!(own.allow(&about(op::ADMIT, A)).is_none(), "one at a time");
+    }
+
+    #[test]
+    fn a_claimed_pass_can_confirm_nothing() {
+        let mut own = session(A);
+        admitted(&mut own, A, 5);
+        let mut resolve = about(op::RESOLVE, A);
+        resolve.arg = outcome::PASS;
+        resolve.entry.detail.pid = 4711;
+        resolve.entry.detail.parent = 4710;
+        let detail = own.allow(&resolve).unwrap().entry.detail;
+        assert_eq!((detail.pid, detail.parent, detail.via), (0, 0, via::CLAIM));
+    }
+
+    #[test]
+    fn an_address_is_not_taken_from_a_claim() {
+        let mut request = about(op::ADMIT, A);
+        request.entry.detail.source = source::IPV4;
+        request.entry.detail.uid = B;
+        let detail = session(A).allow(&request).unwrap().entry.detail;
+        assert_eq!((detail.source, detail.uid), (source::LOCAL, A));
+        assert_eq!(session(0).allow(&request).unwrap().entry.detail.source, source::IPV4);
+    }
+
+    #[test]
+    fn a_connection_that_ends_with_a_guess_out_has_failed() {
+        let mut own = session(A);
+        assert!(own.end().is_none());
+        admitted(&mut own, A, 5);
+        let told = own.end().unwrap();
+        assert_eq!((told.op, told.arg, told.entry.token), (op::RESOLVE, outcome::FAIL, 5));
+    }
+}

@@ -1,0 +1,69 @@
+//! The account phase: refuses a locked account in logon services. A lock is no obstacle to cron, root's su or a user
+//! manager.
+
+use libc::c_int;
+use portcullis_common::abi::{Request, op, verdict};
+
+use super::trouble::{Trouble, unreachable_gate};
+use super::{LOCKED, who};
+use crate::options::Options;
+use crate::status;
+use crate::world::{Level, World};
+
+/// Services whose account phase refuses a locked account, whoever calls.
+const LOGON_SERVICES: [&[u8]; 15] = [
+    b"sshd",
+    b"login",
+    b"remote",
+    b"rlogin",
+    b"rsh",
+    b"ftp",
+    b"vsftpd",
+    b"gdm-password",
+    b"gdm-fingerprint",
+    b"gdm-smartcard",
+    b"lightdm",
+    b"sddm",
+    b"xdm",
+    b"greetd",
+    b"cockpit",
+];
+/// Services that refuse only when their caller is not root himself.
+const SWITCH_SERVICES: [&[u8]; 3] = [b"su", b"su-l", b"doas"];
+
+/// pam_sm_acct_mgmt.
+pub fn account(world: &impl World, options: &Options) -> c_int {
+    let service = world.service();
+    let here = LOGON_SERVICES.contains(&service.as_slice())
+        || (SWITCH_SERVICES.contains(&service.as_slice()) && world.real_uid() != 0);
+    if !here {
+        return status::IGNORE;
+    }
+    let Ok(user) = world.user() else {
+        return status::IGNORE;
+    };
+    let uid = match world.uid(&user) {
+        Ok(Some(uid)) => uid,
+        Ok(None) => return status::IGNORE,
+        Err(errno) => return unreachable_gate(world, options, &user, &Trouble::Users(errno)),
+    };
+    let mut request = Request::new(op::CHECK, u64::from(uid));
+    request.entry.detail = who::detail(world);
+    match world.ask(&request) {
+        Ok(answer) if matches!(answer.verdict, verdict::DONE | verdict::NOTHING) => {
+            if answer.locked_until == 0 {
+                return status::IGNORE;
+            }
+            world.log(
+                Level::Notice,
+                &format!("uid {uid} refused in the account phase: the account is locked"),
+            );
+            if !options.silent {
+                world.tell(LOCKED);
+            }
+            status::PERM_DENIED
+        }
+        Ok(answer) => unreachable_gate(world, options, &user, &Trouble::Verdict(answer.verdict)),
+        Err(error) => unreachable_gate(world, options, &user, &Trouble::Gate(error)),
+    }
+}

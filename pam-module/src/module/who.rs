@@ -1,0 +1,63 @@
+//! Which account, and who asks from where.
+
+use std::hash::Hasher as _;
+use std::net::IpAddr;
+
+use portcullis_common::abi::{Detail, UNKNOWN, source};
+use siphasher::sip::SipHasher24;
+
+use super::trouble::Trouble;
+use crate::world::World;
+
+/// Accounts are keyed by uid, since directory services take several spellings of a name; names that no user has go by a
+/// keyed hash into a table of their own.
+pub fn account_of(world: &impl World, user: &[u8]) -> Result<u64, Trouble> {
+    if let Some(uid) = world.uid(user).map_err(Trouble::Users)? {
+        return Ok(u64::from(uid));
+    }
+    let [k0, k1] = world.hash_key().map_err(Trouble::Gate)?;
+    let mut hash = SipHasher24::new_with_keys(k0, k1);
+    hash.write(user);
+    Ok(hash.finish() | UNKNOWN)
+}
+
+/// Who asks, from where. RHOST and TTY are a claim unless the caller is root.
+pub fn detail(world: &impl World) -> Detail {
+    let (pid, parent) = world.process();
+    let mut detail = Detail { uid: world.real_uid(), pid, parent, source: source::LOCAL, ..Detail::EMPTY };
+    let trusted = world.effective_uid() == 0;
+    copy(&mut detail.service, &world.service());
+    if trusted {
+        let tty = world.tty();
+        copy(&mut detail.tty, tty.strip_prefix(b"/dev/").unwrap_or(&tty));
+        let rhost = world.rhost();
+        if !rhost.is_empty() {
+            detail.source = source::NONE;
+            locate(&mut detail, &rhost);
+        }
+    }
+    detail
+}
+
+/// Takes a literal address; names are never resolved, so they stay `source::NONE`. IPv4 mapped into IPv6 is IPv4.
+fn locate(detail: &mut Detail, rhost: &[u8]) {
+    let literal = std::str::from_utf8(rhost).unwrap_or_default();
+    let literal = literal.split_once('%').map_or(literal, |(address, _zone)| address);
+    match literal.parse::<IpAddr>().map(|address| address.to_canonical()) {
+        Ok(IpAddr::V4(address)) => {
+            detail.source = source::IPV4;
+            copy(&mut detail.address, &address.octets());
+        }
+        Ok(IpAddr::V6(address)) => {
+            detail.source = source::IPV6;
+            detail.address = address.octets();
+        }
+        Err(_) => {}
+    }
+}
+
+fn copy<const N: usize>(to: &mut [u8; N], from: &[u8]) {
+    for (to, from) in to.iter_mut().zip(from) {
+        *to = *from;
+    }
+}
