@@ -43,9 +43,9 @@ pub fn boot(options: &Boot) -> Result<u8> {
     std::fs::create_dir_all(work).map_err(Error::file("create", work))?;
     let initrd = work.join("initrd");
     std::fs::write(&initrd, archive(&options.kernel)?).map_err(Error::file("write", &initrd))?;
-    let (console, said) = (work.join("console"), work.join("said"));
+    let [console, said, shared] = ["console", "said", "shared"].map(|name| work.join(name));
     let socket = work.join("root.sock");
-    let mut files = share(&options.virtiofsd, &socket)?;
+    let mut files = share(&options.virtiofsd, &socket, &shared)?;
     let mut qemu = Command::new(QEMU);
     qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-m", MEMORY, "-smp", "2"]);
     qemu.args(["-machine", "q35,memory-backend=mem", "-object"]);
@@ -65,8 +65,10 @@ pub fn boot(options: &Boot) -> Result<u8> {
     let _ = files.wait();
     let read = |path: &Path| std::fs::read(path).map_err(Error::file("read", path));
     println!("{}", String::from_utf8_lossy(&read(&said)?));
-    let last = String::from_utf8_lossy(&read(&console)?).into_owned();
-    println!("console: {}", last.trim().replace('\n', "\nconsole: "));
+    for (name, file) in [("console", &console), ("virtiofsd", &shared)] {
+        let text = String::from_utf8_lossy(&read(file)?).into_owned();
+        println!("{name}: {}", text.trim().replace('\n', &format!("\n{name}: ")));
+    }
     if !in_time {
         println!("the guest did not end within {} s and was stopped", PATIENCE.as_secs());
     }
@@ -92,7 +94,7 @@ fn archive(kernel: &Path) -> Result<Vec<u8>> {
 }
 
 /// Starts virtiofsd on a socket that listens already: nobody has to wait for it.
-fn share(virtiofsd: &Path, socket: &Path) -> Result<Child> {
+fn share(virtiofsd: &Path, socket: &Path, log: &Path) -> Result<Child> {
     let listener = UnixListener::bind(socket).map_err(Error::file("create", socket))?;
     fcntl(listener.as_fd(), FcntlArg::F_SETFD(FdFlag::empty())).map_err(|source| Error::Kernel {
         action: "pass on a socket".into(),
@@ -106,7 +108,8 @@ fn share(virtiofsd: &Path, socket: &Path) -> Result<Child> {
     } else {
         share.args(["-o", "source=/", "-o", "cache=always", "-o", "sandbox=chroot"]);
     }
-    share.stdout(Stdio::null());
+    let log = std::fs::File::create(log).map_err(Error::file("create", log))?;
+    share.stdout(Stdio::null()).stderr(log);
     run::tied(&mut share).stdin(Stdio::null()).spawn().map_err(start(&virtiofsd.to_string_lossy()))
 }
 

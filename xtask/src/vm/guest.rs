@@ -157,7 +157,12 @@ fn load() -> Result<String> {
     let started = Instant::now();
     let mut gate = sandbox::inside("portcullisd");
     gate.arg("gate");
-    run::quietly(&mut gate, "portcullisd says above what the kernel refused")?;
+    let loaded = run::quietly(&mut gate, "portcullisd says above what the kernel refused");
+    if loaded.is_err() {
+        // Once more, for the verifier's whole log.
+        let _ = gate.env("PORTCULLIS_LOG", "debug").status();
+    }
+    loaded?;
     let took = started.elapsed();
     let verified = programs::verified()?;
     services::start(&sandbox::Options::default(), &mut Clock::silent())?;
