@@ -15,6 +15,9 @@ const DENY: u32 = 3;
 /// A dead task is counted when the kernel ends it, a moment after others can know.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Calls in a row to measure one.
+const CALLS: u32 = 1_000;
+
 type Checked<T> = Result<T, String>;
 
 /// One call that must be answered with `wanted`.
@@ -45,7 +48,8 @@ fn guess(gate: &Gate, result: u32) -> Checked<Answer> {
 }
 
 /// Every op once: three failures lock, unlock frees, a confirmed pass clears, a lock locks, an idle row goes.
-pub fn sequence() -> Checked<()> {
+/// Tells what a call takes.
+pub fn sequence() -> Checked<String> {
     let gate = Gate::open().map_err(|error| error.to_string())?;
     for count in 1..DENY {
         let answer = guess(&gate, outcome::FAIL)?;
@@ -73,11 +77,16 @@ pub fn sequence() -> Checked<()> {
     ask(&gate, "admit under that lock", &request(op::ADMIT, ACCOUNT, 0, 0), verdict::LOCKED)?;
     ask(&gate, "unlock again", &Request::new(op::UNLOCK, ACCOUNT), verdict::DONE)?;
     ask(&gate, "forget", &Request::new(op::FORGET, ACCOUNT), verdict::DONE)?;
-    ask(&gate, "check what is gone", &Request::new(op::CHECK, ACCOUNT), verdict::NOTHING).map(drop)
+    ask(&gate, "check what is gone", &Request::new(op::CHECK, ACCOUNT), verdict::NOTHING)?;
+    let started = Instant::now();
+    for _ in 0..CALLS {
+        ask(&gate, "check", &Request::new(op::CHECK, ACCOUNT), verdict::NOTHING)?;
+    }
+    Ok(format!("{} µs each", started.elapsed().as_micros() / u128::from(CALLS)))
 }
 
 /// A task that ends with a guess out has failed, at once: long before its maximum age.
-pub fn death() -> Checked<()> {
+pub fn death() -> Checked<String> {
     let task = std::thread::spawn(|| {
         let gate = Gate::open().map_err(|error| error.to_string())?;
         ask(&gate, "admit", &request(op::ADMIT, LEFT_ALONE, 0, 0), verdict::ADMITTED)
@@ -88,7 +97,7 @@ pub fn death() -> Checked<()> {
     loop {
         let answer = ask(&gate, "check", &Request::new(op::CHECK, LEFT_ALONE), verdict::DONE)?;
         if answer.failures == 1 && answer.reservations == 0 {
-            return Ok(());
+            return Ok(String::new());
         }
         see("a dead task's guess is a failure", Instant::now() < deadline, &answer)?;
         std::thread::yield_now();

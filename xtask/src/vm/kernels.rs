@@ -1,8 +1,8 @@
-//! Kernels to try: Debian's own, fetched with an apt root of their own and unpacked below the target folder. Nothing is
-//! installed, and the host's apt is neither read nor written.
+//! Kernels to try: the distributions' own, unpacked below the target folder. Nothing is installed.
 //!
 //! Invariant: a folder with its final name is complete; what was interrupted is made anew.
 
+use super::apt_root::AptRoot;
 use super::cache;
 use crate::error::{Error, Result};
 use crate::run;
@@ -12,12 +12,36 @@ use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Signs Debian's archive; package debian-archive-keyring.
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
-const ARCHIVE: &str = "http://deb.debian.org/debian";
-const SECURITY: &str = "http://deb.debian.org/debian-security";
-/// The kernels for virtual machines: small, and everything that is needed here is in them.
-const FLAVOUR: &str = "-cloud-amd64";
+/// Where kernels come from.
+#[derive(Debug)]
+struct Archive {
+    url: &'static str,
+    /// Signs it.
+    keyring: &'static str,
+    /// The kernels that are small and have what is needed here.
+    flavour: &'static str,
+    /// The packages of a kernel, without release and flavour; the image first.
+    parts: &'static [&'static str],
+}
+
+const DEBIAN: Archive = Archive {
+    url: "http://deb.debian.org/debian",
+    keyring: "/usr/share/keyrings/debian-archive-keyring.gpg",
+    flavour: "-cloud-amd64",
+    parts: &["linux-image-"],
+};
+const DEBIAN_SECURITY: Archive = Archive { url: "http://deb.debian.org/debian-security", ..DEBIAN };
+const UBUNTU: Archive = Archive {
+    url: "http://archive.ubuntu.com/ubuntu",
+    keyring: "/usr/share/keyrings/ubuntu-archive-keyring.gpg",
+    flavour: "-generic",
+    parts: &["linux-image-", "linux-modules-"],
+};
+/// Debian's copy of Ubuntu's keyring, for hosts that do not have it, and a suite that has the package.
+const KEYRING_PACKAGE: &str = "ubuntu-keyring";
+const KEYRING_SUITE: &str = "trixie";
+/// Debian's own.
+pub const DEBIAN_KEYRING_PACKAGE: &str = "debian-archive-keyring";
 /// What a guest inserts, in this order; what is built in has no file.
 const MODULES: [&str; 8] = [
     "virtio",
@@ -37,16 +61,18 @@ pub struct Kernel {
     pub version: &'static str,
     /// Whether it is tried when none is named.
     pub usual: bool,
-    archive: &'static str,
+    archive: Archive,
     suite: &'static str,
 }
 
 /// Oldest first.
-pub const KERNELS: [Kernel; 4] = [
-    Kernel { version: "5.10", usual: false, archive: SECURITY, suite: "bullseye-security" },
-    Kernel { version: "6.1", usual: true, archive: ARCHIVE, suite: "bookworm" },
-    Kernel { version: "6.12", usual: true, archive: ARCHIVE, suite: "trixie" },
-    Kernel { version: "6.18", usual: true, archive: ARCHIVE, suite: "trixie-backports" },
+pub const KERNELS: [Kernel; 6] = [
+    Kernel { version: "5.10", usual: false, archive: DEBIAN_SECURITY, suite: "bullseye-security" },
+    Kernel { version: "5.15", usual: false, archive: UBUNTU, suite: "jammy-updates" },
+    Kernel { version: "6.1", usual: true, archive: DEBIAN, suite: "bookworm" },
+    Kernel { version: "6.8", usual: true, archive: UBUNTU, suite: "noble-updates" },
+    Kernel { version: "6.12", usual: true, archive: DEBIAN, suite: "trixie" },
+    Kernel { version: "6.18", usual: true, archive: DEBIAN, suite: "trixie-backports" },
 ];
 
 /// The kernel's image in an unpacked folder.
@@ -68,72 +94,40 @@ pub fn ensure(workspace: &Workspace, kernel: &Kernel) -> Result<PathBuf> {
     }
     let work = cache.join("unfinished");
     remove(&work)?;
-    fetch(kernel, &work)?;
+    let unpacked = fetch(kernel, &work)?;
     let ready = work.join("ready");
-    pick(&work.join("unpacked"), &ready)?;
+    pick(&unpacked, &ready)?;
     std::fs::rename(&ready, &place).map_err(Error::file("rename", &ready))?;
     remove(&work)?;
     Ok(place)
 }
 
-/// Downloads the newest package of the series and unpacks it in `work/unpacked`.
-fn fetch(kernel: &Kernel, work: &Path) -> Result<()> {
-    for folder in ["lists/partial", "archives/partial"] {
-        let folder = work.join(folder);
-        std::fs::create_dir_all(&folder).map_err(Error::file("create", &folder))?;
+/// Downloads the newest kernel of the series and unpacks it. Returns the folder.
+fn fetch(kernel: &Kernel, work: &Path) -> Result<PathBuf> {
+    let Archive { url, keyring, flavour, parts } = kernel.archive;
+    let mut keyring = PathBuf::from(keyring);
+    if !keyring.is_file() && url == UBUNTU.url {
+        let root = AptRoot::open(&work.join("keyring"), DEBIAN.url, KEYRING_SUITE, DEBIAN.keyring.as_ref())?;
+        let unpacked = root.unpack(&[KEYRING_PACKAGE.to_owned()])?;
+        keyring = root::below(&unpacked, &keyring);
     }
-    let list = work.join("sources.list");
-    let source = format!("deb [arch=amd64 signed-by={KEYRING}] {} {} main\n", kernel.archive, kernel.suite);
-    std::fs::write(&list, source).map_err(Error::file("write", &list))?;
-    eprintln!("xtask: Linux {}: from {} {}", kernel.version, kernel.archive, kernel.suite);
-    let advice = "is there a network, and has Debian moved this suite?";
-    run::quietly(apt("apt-get", work).args(["-qq", "update"]), advice)?;
-    let names = run::quietly(apt("apt-cache", work).args(["pkgnames", "linux-image-"]), advice)?;
-    let Some(name) = newest(&names, kernel.version) else {
+    eprintln!("xtask: Linux {}: from {url} {}", kernel.version, kernel.suite);
+    let root = AptRoot::open(&work.join("apt"), url, kernel.suite, &keyring)?;
+    let Some(release) = newest(&root.names("linux-image-")?, kernel.version, flavour) else {
         return Err(Error::Missing {
-            what: format!("a package linux-image-{}.*{FLAVOUR} in {}", kernel.version, kernel.suite),
-            advice: "Debian may have moved on: name another kernel".into(),
+            what: format!("a package linux-image-{}.*{flavour} in {}", kernel.version, kernel.suite),
+            advice: "the distribution may have moved on: name another kernel".into(),
         });
     };
-    run::quietly(apt("apt-get", work).args(["-qq", "download", &name]).current_dir(work), advice)?;
-    let entries = work.read_dir().map_err(Error::file("read", work))?;
-    let package =
-        entries.flatten().map(|entry| entry.path()).find(|path| path.extension() == Some("deb".as_ref()));
-    let package = package.ok_or_else(|| Error::Missing {
-        what: format!("the downloaded package {name}"),
-        advice: "try again".into(),
-    })?;
-    let mut unpack = Command::new("dpkg-deb");
-    unpack.arg("--extract").arg(package).arg(work.join("unpacked"));
-    run::quietly(&mut unpack, "is there room in the target folder?").map(drop)
+    let packages: Vec<_> = parts.iter().map(|part| format!("{part}{release}")).collect();
+    root.unpack(&packages)
 }
 
-/// An apt program that knows nothing but `work`.
-fn apt(program: &str, work: &Path) -> Command {
-    let mut apt = Command::new(program);
-    let option = |name: &str, place: &Path| format!("{name}={}", place.display());
-    for setting in [
-        option("Dir::Etc::sourcelist", &work.join("sources.list")),
-        option("Dir::State::lists", &work.join("lists")),
-        option("Dir::Cache", work),
-        "Dir::Etc::sourceparts=-".into(),
-        "Dir::State::status=/dev/null".into(),
-        "APT::Architecture=amd64".into(),
-        "APT::Architectures=amd64".into(),
-        // Its own user may not write into the target folder.
-        "APT::Sandbox::User=root".into(),
-        "Acquire::Languages=none".into(),
-    ] {
-        apt.args(["-o", &setting]);
-    }
-    apt.env("LC_ALL", "C");
-    apt
-}
-
-/// The newest of `names` (one a line) that is a kernel of this series.
-fn newest(names: &str, version: &str) -> Option<String> {
-    let series = format!("linux-image-{version}.");
-    let ours = names.lines().filter(|name| name.starts_with(&series) && name.ends_with(FLAVOUR));
+/// The release of the newest of `names` (image packages, one a line) that is a kernel of this series.
+fn newest(names: &str, version: &str, flavour: &str) -> Option<String> {
+    let series = format!("{version}.");
+    let releases = names.lines().filter_map(|name| name.strip_prefix("linux-image-"));
+    let ours = releases.filter(|release| release.starts_with(&series) && release.ends_with(flavour));
     ours.max_by(|a, b| by_numbers(a, b)).map(str::to_owned)
 }
 
@@ -160,8 +154,13 @@ fn pick(unpacked: &Path, ready: &Path) -> Result<()> {
     for (order, module) in MODULES.iter().enumerate() {
         let Some(file) = files.iter().find(|path| stem(path) == Some(module)) else { continue };
         let place = modules.join(format!("{order}-{module}.ko"));
-        if file.extension() == Some("xz".as_ref()) {
-            let mut unpack = Command::new("xz");
+        let unpacker = match file.extension().and_then(|extension| extension.to_str()) {
+            Some("xz") => Some("xz"),
+            Some("zst") => Some("zstd"),
+            _ => None,
+        };
+        if let Some(program) = unpacker {
+            let mut unpack = Command::new(program);
             unpack.args(["--decompress", "--stdout"]).arg(file);
             let output = run::output(&mut unpack)?;
             std::fs::write(&place, output.stdout).map_err(Error::file("write", &place))?;
@@ -208,9 +207,10 @@ mod tests {
         let names = "linux-image-6.1.0-9-cloud-amd64\nlinux-image-6.1.0-50-cloud-amd64-dbg\n\
                      linux-image-6.1.0-47-cloud-amd64\nlinux-image-6.12.117+deb13-cloud-amd64\n\
                      linux-image-6.1.0-48-amd64";
-        assert_eq!(newest(names, "6.1").as_deref(), Some("linux-image-6.1.0-47-cloud-amd64"));
-        assert_eq!(newest(names, "6.12").as_deref(), Some("linux-image-6.12.117+deb13-cloud-amd64"));
-        assert_eq!(newest(names, "6.18"), None);
+        let newest = |version| newest(names, version, "-cloud-amd64");
+        assert_eq!(newest("6.1").as_deref(), Some("6.1.0-47-cloud-amd64"));
+        assert_eq!(newest("6.12").as_deref(), Some("6.12.117+deb13-cloud-amd64"));
+        assert_eq!(newest("6.18"), None);
     }
 
     #[test]

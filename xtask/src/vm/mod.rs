@@ -6,6 +6,7 @@
 //! Invariants: everything runs inside a sandbox (`boot`), so nothing of qemu, virtiofsd, sockets or files outlives it,
 //! however it ends; the guest sees the root read-only, with a layer of its own memory over it.
 
+mod apt_root;
 mod boot;
 mod calls;
 mod guest;
@@ -34,7 +35,7 @@ pub const BOOT_VERB: &str = "vm-boot";
 pub const GUEST_VERB: &str = "vm-guest";
 
 const QEMU: &str = "qemu-system-x86_64";
-const PACKAGES: [&str; 3] = ["qemu-system-x86", "xz-utils", "debian-archive-keyring"];
+const PACKAGES: [&str; 4] = ["qemu-system-x86", "xz-utils", "zstd", kernels::DEBIAN_KEYRING_PACKAGE];
 /// Of Debian 13 and later; up to Debian 12 it comes with qemu.
 const VIRTIOFSD_PACKAGE: &str = "virtiofsd";
 const VIRTIOFSD: [&str; 2] = ["/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd"];
@@ -93,7 +94,7 @@ fn tools() -> std::result::Result<PathBuf, String> {
     if find().is_none() && apt::available(&[VIRTIOFSD_PACKAGE]) {
         apt::ensure(&[VIRTIOFSD_PACKAGE], "virtual machines").map_err(|error| error.to_string())?;
     }
-    for program in [QEMU, "xz", "dpkg-deb", "apt-get"] {
+    for program in [QEMU, "xz", "zstd", "dpkg-deb", "apt-get"] {
         if !run::works(program, "--version") {
             return Err(format!("{program} is missing: install it"));
         }
