@@ -61,6 +61,7 @@ pub struct Metrics {
     undecoded: Counter,
     callers: Family<CallerLabels, Counter>,
     degraded: Gauge,
+    gate: Gauge,
     kernel: Arc<Kernel>,
 }
 
@@ -107,6 +108,12 @@ impl Default for Metrics {
             "1 while the store cannot be written and memory stands in for it",
             degraded.clone(),
         );
+        let gate = Gauge::default();
+        registry.register(
+            "gate_loaded",
+            "1 while the gate answers, 0 while nothing is counted or refused",
+            gate.clone(),
+        );
         let version = vec![("version", env!("CARGO_PKG_VERSION"))];
         registry.register("build", "The version that runs", Info::new(version));
         let kernel = Arc::new(Kernel::default());
@@ -115,7 +122,7 @@ impl Default for Metrics {
             locks.get_or_create(&KindLabel { kind }).set(0);
         }
         let services = Mutex::default();
-        Self { registry, attempts, services, trips, locks, actions, undecoded, callers, degraded, kernel }
+        Self { registry, attempts, services, trips, locks, actions, undecoded, callers, degraded, gate, kernel }
     }
 }
 
@@ -172,6 +179,11 @@ impl Metrics {
     /// Whether the store is degraded.
     pub fn degraded(&self, degraded: bool) {
         self.degraded.set(i64::from(degraded));
+    }
+
+    /// Whether the gate answers.
+    pub fn gate(&self, answers: bool) {
+        self.gate.set(i64::from(answers));
     }
 
     /// Takes over the gate's counters.

@@ -45,6 +45,8 @@ fn agent() -> Agent {
                 Command::Accounts(reply) => reply.send(Ok(Vec::new())).unwrap(),
                 Command::Config(reply) => reply.send(Ok(serde_json::json!({}))).unwrap(),
                 Command::Scrape(reply) => reply.send(Ok(())).unwrap(),
+                Command::Health(reply) if count.load(Ordering::SeqCst) < 3 => reply.send(Ok(())).unwrap(),
+                Command::Health(reply) => reply.send(Err(CommandError::Gate("no gate".to_owned()))).unwrap(),
                 Command::Unlock { uid, reply } => {
                     let message = format!("uid {uid} is unlocked");
                     reply.send(Ok(Done { row: None, message, problems: Vec::new() })).unwrap();
@@ -177,7 +179,13 @@ async fn the_tcp_side_is_read_only() {
     let page = ask("GET", "/metrics").await;
     assert_eq!(page.status(), StatusCode::OK);
     assert_eq!(page.headers().get("content-type").unwrap(), CONTENT_TYPE);
-    assert_eq!(ask("GET", "/healthz").await.status(), StatusCode::OK);
+    let health = ask("GET", "/healthz").await;
+    assert_eq!(health.status(), StatusCode::OK);
+    assert_eq!(health.into_body().collect().await.unwrap().to_bytes(), "ok\n");
+    // The engine by rote has no gate from here on.
+    let health = ask("GET", "/healthz").await;
+    assert_eq!(health.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(health.into_body().collect().await.unwrap().to_bytes(), "no gate\n");
     assert_eq!(ask("POST", "/metrics").await.status(), StatusCode::METHOD_NOT_ALLOWED);
     for page in ["/", "/v1/status", "/v1/unlock", "/metrics/../v1/status"] {
         assert_eq!(ask("GET", page).await.status(), StatusCode::NOT_FOUND, "{page}");

@@ -19,7 +19,7 @@ use portcullis_agent::engine::{self, Engine, EngineError, Parts};
 use portcullis_agent::kernel::{self, EventRing, Loaded, Tables};
 use portcullis_agent::metrics::Metrics;
 use portcullis_agent::store::Store;
-use portcullis_common::abi::{Request, op, outcome, source, verdict};
+use portcullis_common::abi::{Request, Settings, op, outcome, source, verdict};
 use portcullis_common::client::Gate;
 use tokio::sync::broadcast::Receiver;
 use tokio::task::JoinHandle;
@@ -90,6 +90,17 @@ impl Agent {
 
     async fn explain(&self) -> Explain {
         *self.handle.ask(|reply| Command::Explain(NOBODY, reply)).await.unwrap()
+    }
+
+    /// Status, health and metrics all say that the gate does not answer, and why.
+    async fn assert_gate_problem(&self, why: &str) {
+        let status = self.handle.ask(Command::Status).await.unwrap();
+        assert!(!status.gate && status.gate_problem.as_ref().unwrap().contains(why), "{status:?}");
+        let error = self.handle.ask(Command::Health).await.unwrap_err().to_string();
+        assert!(error.starts_with("nothing is counted or refused: ") && error.contains(why), "{error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+        let page = self.metrics.page().unwrap();
+        assert!(page.contains("portcullis_gate_loaded 0\n"), "{page}");
     }
 
     async fn stop(self) {
@@ -270,10 +281,58 @@ fn a_gate_that_is_taken_away_is_told() {
     alone(async |folder| {
         let mut agent = start(&folder);
         fs::remove_file("/sys/fs/bpf/portcullis/v1/gate").unwrap();
-        agent.event("gate_gone").await;
-        assert!(!agent.handle.ask(Command::Status).await.unwrap().gate);
+        let told = agent.event("gate_gone").await.detail.unwrap();
+        assert!(told.contains("v1/gate is missing") && told.contains("portcullisd"), "{told}");
+        agent.assert_gate_problem("v1/gate is missing").await;
         agent.stop().await;
+        // Not loaded again by itself: that is the way out.
         assert!(!kernel::gate_pinned());
+    });
+}
+
+#[test]
+fn a_frozen_gate_is_told() {
+    alone(async |folder| {
+        let mut agent = start(&folder);
+        assert_eq!(agent.handle.ask(Command::Health).await, Ok(()));
+        freeze(1);
+        agent.event("gate_gone").await;
+        agent.assert_gate_problem("it is frozen").await;
+        freeze(0);
+        agent.event("gate_back").await;
+        assert_eq!(agent.handle.ask(Command::Health).await, Ok(()));
+        assert!(agent.metrics.page().unwrap().contains("portcullis_gate_loaded 1\n"));
+        agent.stop().await;
+    });
+}
+
+fn freeze(frozen: u32) {
+    use aya::maps::{Array, Map, MapData};
+    let pin = MapData::from_pin("/sys/fs/bpf/portcullis/v1/SETTINGS").unwrap();
+    let mut settings: Array<_, Settings> = Map::Array(pin).try_into().unwrap();
+    let now = settings.get(&0, 0).unwrap();
+    settings.set(0, Settings { frozen, ..now }, 0).unwrap();
+}
+
+#[test]
+fn a_reload_names_what_needs_a_restart_until_it_is_done() {
+    alone(async |folder| {
+        let agent = start(&folder);
+        let path = folder.join("portcullis.toml");
+        let keys = ["metrics.listen", "agent.socket", "agent.store"];
+        let changed = CONFIG.replace("listen = false", "listen = \"127.0.0.1:9457\"")
+            + "socket = \"/run/other.sock\"\nstore = \"/run/other.db\"\npasswd_timeout = \"7s\"\n";
+        fs::write(&path, changed).unwrap();
+        for _ in 0..2 {
+            let problems = agent.handle.ask(Command::Reload).await.unwrap().problems;
+            assert_eq!(problems.len(), keys.len(), "{problems:?}");
+            for (problem, key) in problems.iter().zip(keys) {
+                assert!(problem.starts_with(key) && problem.contains("restarted"), "{problem}");
+            }
+        }
+        fs::write(&path, CONFIG).unwrap();
+        assert_eq!(agent.handle.ask(Command::Reload).await.unwrap().problems, Vec::<String>::new());
+        agent.stop().await;
     });
 }
 

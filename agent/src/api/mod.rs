@@ -78,7 +78,9 @@ impl IntoResponse for ApiError {
             Self::Engine(CommandError::NoSuchAccount(_)) | Self::NoPage => StatusCode::NOT_FOUND,
             Self::Engine(CommandError::Config(_)) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Engine(CommandError::Exempt(_)) => StatusCode::CONFLICT,
-            Self::Engine(CommandError::Unavailable) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Engine(CommandError::Unavailable | CommandError::Gate(_)) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Engine(CommandError::Failed(_)) | Self::Page => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
         };
@@ -227,7 +229,10 @@ async fn page(State(context): State<Context>) -> Answer {
     Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], page).into_response())
 }
 
-async fn health(State(context): State<Context>) -> Answer {
-    context.engine.ask(Command::Scrape).await?;
-    Ok("ok\n".into_response())
+/// One line for a prober: the agent works and the gate answers, or what is wrong.
+async fn health(State(context): State<Context>) -> Response {
+    match context.engine.ask(Command::Health).await {
+        Ok(()) => "ok\n".into_response(),
+        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response(),
+    }
 }

@@ -176,6 +176,9 @@ pub struct Status {
     pub since: Option<Timestamp>,
     /// Whether the gate answers.
     pub gate: bool,
+    /// Why it does not.
+    #[serde(default)]
+    pub gate_problem: Option<String>,
     /// Generation of the configuration in the gate.
     pub generation: u32,
     /// Accounts locked in the gate.

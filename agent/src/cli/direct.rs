@@ -16,7 +16,7 @@ use crate::rows::{self, Now};
 
 /// Whether the gate answers.
 pub fn probe() -> Result<(), CliError> {
-    gate::check(u64::from(u32::MAX)).map(|_| ()).map_err(CliError::from)
+    gate::probe().map_err(CliError::from)
 }
 
 /// `status` without an agent.
@@ -29,13 +29,15 @@ pub fn status() -> Result<Status, CliError> {
         locked += u64::from(rows::settled(&row, &rule, now.boot).0.locked());
     })?;
     let unknown_names = tables.each_row(Slice::Unknown, |_| {})?;
+    let gate_problem = gate::probe().err().map(|error| format!("nothing is counted or refused: {error}"));
     let loaded = config::load(Path::new(config::PATH)).ok();
     Ok(Status {
         answered_by: "gate".to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: None,
         since: None,
-        gate: probe().is_ok(),
+        gate: gate_problem.is_none(),
+        gate_problem,
         generation: tables.settings()?.generation,
         locked,
         shadow_locked: None,

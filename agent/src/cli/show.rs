@@ -18,8 +18,12 @@ pub fn status(status: &Status, now: Timestamp) -> String {
         }
         _ => line("agent", "does not run (the gate goes on without it)".to_owned()),
     }
-    let gate = if status.gate { "answers" } else { "DOES NOT ANSWER: nothing is counted or refused" };
-    line("gate", format!("{gate}, configuration {}", status.generation));
+    if status.gate {
+        line("gate", format!("answers, configuration {}", status.generation));
+    } else {
+        let why = status.gate_problem.as_deref().unwrap_or("nothing is counted or refused");
+        line("GATE", format!("DOES NOT ANSWER: {why}"));
+    }
     line("locked", format!("accounts in the gate: {}", status.locked));
     if let Some(count) = status.shadow_locked {
         line("shadow locks", format!("of ours: {count}"));

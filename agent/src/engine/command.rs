@@ -25,6 +25,9 @@ pub enum CommandError {
     /// The kernel or the gate said no.
     #[error("{0}")]
     Failed(String),
+    /// The gate does not answer.
+    #[error("{0}")]
+    Gate(String),
     /// The engine is stopping or too busy.
     #[error("the agent is stopping or busy: try again")]
     Unavailable,
@@ -64,6 +67,8 @@ pub enum Command {
     Config(Reply<serde_json::Value>),
     /// Bring the metrics up to date.
     Scrape(Reply<()>),
+    /// Whether the agent works and the gate answers.
+    Health(Reply<()>),
     /// Finish and stop.
     Stop,
 }

@@ -9,8 +9,8 @@ use portcullis_policy::{Boot, Input, Outcome};
 use super::command::{Command, CommandError, Reply};
 use super::{Engine, EngineError, Waiting};
 use crate::api::view::{AccountRow, ActionView, Actor, Attempt, Done, Explain, Shadow, Status, Table, Until};
-use crate::config::BreakGlass;
-use crate::kernel::{Slice, gate};
+use crate::config::{Agent, BreakGlass, Config, Metrics};
+use crate::kernel::Slice;
 use crate::rows::{self, Now};
 use crate::shadow::Field;
 
@@ -39,8 +39,13 @@ impl Engine {
             }
             Command::Scrape(reply) => {
                 self.metrics.stats(self.tables.stats()?);
+                self.look_at_gate()?;
                 answer(reply, ());
             }
+            Command::Health(reply) => match self.look_at_gate()? {
+                None => answer(reply, ()),
+                Some(problem) => refuse(reply, CommandError::Gate(problem)),
+            },
             Command::Stop => {}
         }
         Ok(())
@@ -80,13 +85,15 @@ impl Engine {
             locked += u64::from(rows::settled(&found.row, &rule, now.boot).0.locked());
         }
         let tables = self.tables.occupancy()?;
+        let gate_problem = self.look_at_gate()?;
         let used = |name| tables.iter().find(|table| table.table == name).map_or(0, |table| table.used);
         Ok(Status {
             answered_by: "agent".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: Some(std::process::id()),
             since: Some(self.since),
-            gate: gate::check(u64::from(u32::MAX)).is_ok(),
+            gate: gate_problem.is_none(),
+            gate_problem,
             generation: self.tables.settings()?.generation,
             locked,
             shadow_locked: Some(self.store.shadow_locks().len() as u64),
@@ -223,7 +230,7 @@ impl Engine {
         for warning in &loaded.warnings {
             log::warn!("{warning}");
         }
-        let problems = restart_needed(&self.config, &loaded.config);
+        let problems = restart_needed(&self.running_config, &loaded.config);
         if let Err(error) = self.adopt(loaded.config) {
             log::error!("the configuration stays as it was: {error}");
             return Ok(Err(CommandError::Failed(error.to_string())));
@@ -236,23 +243,35 @@ impl Engine {
         self.step(Input::ConfigChanged { classes })?;
         let message = format!("configuration {generation} of {} is in effect", self.path.display());
         log::info!("{message}");
+        for problem in &problems {
+            log::warn!("{problem}");
+        }
         Ok(Ok(Done { row: None, message, problems }))
     }
 }
 
-/// What a reload cannot change.
-fn restart_needed(old: &crate::config::Config, new: &crate::config::Config) -> Vec<String> {
-    let mut problems = Vec::new();
-    for (differs, key) in [
-        (old.metrics != new.metrics, "metrics.listen"),
-        (old.agent.socket != new.agent.socket, "agent.socket"),
-        (old.agent.store != new.agent.store, "agent.store"),
-    ] {
-        if differs {
-            problems.push(format!("{key} takes effect when portcullisd is restarted"));
-        }
-    }
-    problems
+/// What differs from what runs and cannot be changed by a reload. Every key is named here, so that a new one must be
+/// thought of.
+fn restart_needed(running: &Config, new: &Config) -> Vec<String> {
+    let Config {
+        metrics: Metrics { listen },
+        agent: Agent { socket, store, reconcile: _, passwd_timeout: _ },
+        break_glass: _,
+        reservation_max_age: _,
+        confirm_time: _,
+        default: _,
+        root: _,
+        classes: _,
+    } = running;
+    [
+        (*listen != new.metrics.listen, "metrics.listen"),
+        (*socket != new.agent.socket, "agent.socket"),
+        (*store != new.agent.store, "agent.store"),
+    ]
+    .into_iter()
+    .filter(|(differs, _)| *differs)
+    .map(|(_, key)| format!("{key} takes effect when portcullisd is restarted"))
+    .collect()
 }
 
 fn answer<T>(reply: Reply<T>, value: T) {

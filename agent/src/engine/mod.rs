@@ -73,6 +73,8 @@ struct Waiting {
 pub struct Engine {
     path: PathBuf,
     config: Config,
+    /// The configuration this process was started with: what a reload cannot change is as it says.
+    running_config: Config,
     infos: Vec<ClassInfo>,
     /// Classes of the uids looked up so far.
     classes: HashMap<u32, u32>,
@@ -92,7 +94,7 @@ pub struct Engine {
     wake: Boot,
     since: Timestamp,
     last_lost: u64,
-    gate_pinned: bool,
+    gate_answers: bool,
     last_members: Instant,
 }
 

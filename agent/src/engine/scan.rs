@@ -43,7 +43,7 @@ impl Engine {
         // What the events say comes first: they know more.
         self.drain_ring()?;
         self.tell_lost()?;
-        self.tell_gate()?;
+        self.look_at_gate()?;
         if self.last_members.elapsed() >= MEMBERS {
             self.last_members = Instant::now();
             if let Err(error) = self.adopt(self.config.clone()) {
@@ -130,21 +130,22 @@ impl Engine {
         Ok(())
     }
 
-    /// Says when the gate is gone or back. It is not loaded again: taking the pins away is the way to stop enforcement.
-    fn tell_gate(&mut self) -> Result<(), EngineError> {
-        let pinned = crate::kernel::gate_pinned();
-        if pinned != self.gate_pinned {
-            self.gate_pinned = pinned;
-            let (name, level) =
-                if pinned { ("gate_back", log::Level::Info) } else { ("gate_gone", log::Level::Error) };
+    /// Whether the gate answers; says when it is gone or back. It is not loaded again: taking the pins away is the way
+    /// to stop enforcement.
+    pub(super) fn look_at_gate(&mut self) -> Result<Option<String>, EngineError> {
+        let problem = gate::probe().err().map(|error| format!("nothing is counted or refused: {error}"));
+        self.metrics.gate(problem.is_none());
+        if problem.is_none() != self.gate_answers {
+            self.gate_answers = problem.is_none();
+            let (name, level) = match problem {
+                None => ("gate_back", log::Level::Info),
+                Some(_) => ("gate_gone", log::Level::Error),
+            };
             let mut event = Event::new(Now::read()?.wall, name);
-            if !pinned {
-                let what = "the gate's pin was taken away: nothing is counted or refused; `portcullisd gate`, then restart portcullisd";
-                event.detail = Some(what.to_owned());
-            }
+            event.detail.clone_from(&problem);
             self.publish(level, event);
         }
-        Ok(())
+        Ok(problem)
     }
 
     /// Takes over a configuration: the gate first, then everything here. On an error nothing has changed.
@@ -165,6 +166,10 @@ impl Engine {
             self.tables.write_config(&rules, &list)?;
         }
         self.infos = config.class_infos();
+        if self.config.agent.passwd_timeout != config.agent.passwd_timeout {
+            // A run of passwd under way keeps its own.
+            self.shadow = super::setup::shadow_of(&config, &self.store);
+        }
         self.config = config;
         self.classes = members.into_iter().collect();
         Ok(())

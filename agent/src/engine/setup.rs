@@ -71,6 +71,11 @@ fn end_of(lock: &StoredLock, now: &Now) -> u64 {
     now.boot.saturating_add(u64::try_from(left.as_nanos()).unwrap_or(0))
 }
 
+/// The shadow locks of this host, by this configuration.
+pub(super) fn shadow_of(config: &Config, store: &Store) -> Arc<Shadow> {
+    Arc::new(Shadow::new(Path::new("/"), store.digest_key(), config.agent.passwd_timeout.duration()))
+}
+
 /// What an engine is made of.
 pub struct Parts {
     /// Where the configuration was read.
@@ -93,18 +98,19 @@ impl Engine {
     pub fn new(parts: Parts) -> Result<Self, EngineError> {
         let Parts { path, config, store, metrics, hub } = parts;
         let tables = Tables::open()?;
-        let shadow = Shadow::new(Path::new("/"), store.digest_key(), config.agent.passwd_timeout.duration());
+        let shadow = shadow_of(&config, &store);
         let last_lost = tables.stats()?.lost_events;
         let members = config.members(&Nss)?;
         Ok(Self {
             path,
             infos: config.class_infos(),
             classes: members.into_iter().collect::<HashMap<_, _>>(),
+            running_config: config.clone(),
             config,
             tables,
             ring: EventRing::open()?,
             store,
-            shadow: Arc::new(shadow),
+            shadow,
             policy: Policy::new(),
             names: Names::default(),
             metrics,
@@ -116,7 +122,7 @@ impl Engine {
             wake: Boot::NEVER,
             since: jiff::Timestamp::now(),
             last_lost,
-            gate_pinned: true,
+            gate_answers: true,
             last_members: Instant::now(),
         })
     }

@@ -15,13 +15,29 @@ fn call(request: &Request) -> Result<Answer, KernelError> {
     let answer = gate.call(request).map_err(|error| failed(error.to_string()))?;
     match answer.verdict {
         verdict::INVALID => Err(failed("it speaks another version: restart portcullisd".to_owned())),
-        verdict::MOVED => Err(failed("it was frozen for an upgrade: restart portcullisd".to_owned())),
+        verdict::MOVED => Err(failed(format!(
+            "it is frozen, as for an upgrade that never ended: stop portcullisd, `rm -r {}`, then start \
+             portcullis-gate and portcullisd (locks come back from the store, counts do not)",
+            portcullis_common::abi::PIN_DIR
+        ))),
         verdict::AGAIN => Err(failed("the account's row changed under the call: try again".to_owned())),
         verdict::UNCOUNTED => {
             Err(failed("no room for the account: a table is full, see `portcullis status`".to_owned()))
         }
         _ => Ok(answer),
     }
+}
+
+/// Whether the gate answers; changes nothing.
+///
+/// # Errors
+/// [`KernelError::NoGate`] when its pin is gone, else why it gives no answer that can be used: frozen, another version.
+pub fn probe() -> Result<(), KernelError> {
+    if !super::gate_pinned() {
+        return Err(KernelError::NoGate { path: portcullis_common::abi::PIN_GATE.into() });
+    }
+    // An account nobody has: no row is made for it.
+    check(u64::from(u32::MAX)).map(|_| ())
 }
 
 /// Locks an account until `until` (boot time, `u64::MAX`: until released).

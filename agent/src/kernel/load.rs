@@ -43,7 +43,7 @@ pub fn load_if_missing(object: &[u8]) -> Result<Loaded, KernelError> {
     pins::prepare()?;
     pins::check_maps()?;
     let whole = pins::gate_pinned() && Path::new(abi::PIN_EXIT_LINK).exists();
-    match super::gate::check(u64::from(u32::MAX)) {
+    match super::gate::probe() {
         Ok(_) if whole => {
             pins::tighten()?;
             Ok(Loaded::Kept)

@@ -41,7 +41,9 @@ pub enum KernelError {
         path: PathBuf,
     },
     /// Nothing is pinned.
-    #[error("no gate is loaded ({path} is missing): run `portcullisd gate` or start portcullis-gate.service")]
+    #[error(
+        "no gate is loaded ({path} is missing): `systemctl restart portcullis-gate portcullisd`, or `portcullisd gate` by hand"
+    )]
     NoGate {
         /// The pin looked for.
         path: PathBuf,
