@@ -61,6 +61,7 @@ pub struct Metrics {
     undecoded: Counter,
     callers: Family<CallerLabels, Counter>,
     degraded: Gauge,
+    aside: Gauge,
     gate: Gauge,
     kernel: Arc<Kernel>,
 }
@@ -108,6 +109,12 @@ impl Default for Metrics {
             "1 while the store cannot be written and memory stands in for it",
             degraded.clone(),
         );
+        let aside = Gauge::default();
+        registry.register(
+            "store_set_aside",
+            "Damaged files of the store that were put aside and still lie there",
+            aside.clone(),
+        );
         let gate = Gauge::default();
         registry.register(
             "gate_loaded",
@@ -122,7 +129,20 @@ impl Default for Metrics {
             locks.get_or_create(&KindLabel { kind }).set(0);
         }
         let services = Mutex::default();
-        Self { registry, attempts, services, trips, locks, actions, undecoded, callers, degraded, gate, kernel }
+        Self {
+            registry,
+            attempts,
+            services,
+            trips,
+            locks,
+            actions,
+            undecoded,
+            callers,
+            degraded,
+            aside,
+            gate,
+            kernel,
+        }
     }
 }
 
@@ -176,9 +196,10 @@ impl Metrics {
         self.callers.get_or_create(&CallerLabels { result }).inc();
     }
 
-    /// Whether the store is degraded.
-    pub fn degraded(&self, degraded: bool) {
+    /// Whether the store is degraded, and how many damaged ones lie beside it.
+    pub fn store(&self, degraded: bool, aside: usize) {
         self.degraded.set(i64::from(degraded));
+        self.aside.set(i64::try_from(aside).unwrap_or(i64::MAX));
     }
 
     /// Whether the gate answers.

@@ -4,14 +4,16 @@
 //! * An intent is on the disk before its action begins, a result before the next step is decided (`synchronous=FULL`).
 //! * No operation fails: a store that is damaged is renamed aside, one that cannot be written is replaced by memory, and
 //!   [`Store::degraded`] says so. The store never stops enforcement.
-//! * A file of a later version is left as it is.
+//! * A file of a later version, of another program, or one that others may write is left as it is.
+//! * A damaged file that was put aside is an alarm ([`Store::set_aside`]) until somebody takes it away.
 //! * Bounded: the newest [`ATTEMPTS`] attempts and [`ACTIONS`] actions are kept.
 //! * File 0600, folder 0700: names, addresses and times of logons are nobody else's business.
 
 mod db;
+mod open;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
@@ -50,6 +52,27 @@ pub enum StoreError {
         found: i64,
         /// Ours.
         known: i64,
+    },
+    /// Another program wrote the file.
+    #[error(
+        "the file is a database of another program (application_id {application}, user_version {version}): move it away, or name another file in agent.store"
+    )]
+    Foreign {
+        /// Its application_id.
+        application: i64,
+        /// Its user_version.
+        version: i64,
+    },
+    /// Others may change the file, or it is none.
+    #[error(
+        "{path} is not to be trusted: {what}; look what it is, then move it away, or chown root and chmod go-w it, and restart portcullisd",
+        path = path.display()
+    )]
+    Unsafe {
+        /// File or folder.
+        path: std::path::PathBuf,
+        /// What is wrong with it.
+        what: String,
     },
     /// No random bytes.
     #[error("no random bytes for the key of the digests: {0}")]
@@ -135,6 +158,15 @@ pub struct ShadowLock {
     pub digest: Digest,
 }
 
+/// The last trip that people were told of: one is told once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Told {
+    /// The gate's number of the trip.
+    pub trips: u32,
+    /// End of its lock, in this boot's time (nanoseconds).
+    pub until: u64,
+}
+
 /// An attempt to log on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempt {
@@ -163,6 +195,11 @@ pub struct Store {
     key: [u8; 16],
     locks: BTreeMap<u32, StoredLock>,
     shadow_locks: BTreeMap<u32, ShadowLock>,
+    /// Trips told in this boot.
+    told: BTreeMap<u32, Told>,
+    /// This boot; empty where its name cannot be read: then what was told is known until the end of the process.
+    boot: String,
+    aside: Vec<PathBuf>,
     degraded: Option<String>,
 }
 
@@ -177,7 +214,7 @@ impl Store {
                 log::error!(
                     "the store stands in memory, what happens from now on is not kept over a restart: {why}"
                 );
-                Self::in_memory(why)
+                Self { aside: open::aside(path), ..Self::in_memory(why) }
             }
         }
     }
@@ -185,7 +222,7 @@ impl Store {
     fn read(path: &Path) -> Result<Self, StoreError> {
         let db = match Db::open(path) {
             Err(error @ StoreError::Damaged(_)) => {
-                let aside = db::set_aside(path)?;
+                let aside = open::set_aside(path)?;
                 log::error!(
                     "{}: {error}; it was renamed to {} and a new one begun: locks and shadow locks of before are not known any more, see passwd --status",
                     path.display(),
@@ -197,7 +234,10 @@ impl Store {
         };
         let locks = db.locks()?.into_iter().map(|lock| (lock.uid, lock)).collect();
         let shadow_locks = db.shadow_locks()?.into_iter().map(|lock| (lock.uid, lock)).collect();
-        Ok(Self { key: db.key()?, db, locks, shadow_locks, degraded: None })
+        let boot = boot_id();
+        let told = db.told(&boot)?.into_iter().collect();
+        let aside = open::aside(path);
+        Ok(Self { key: db.key()?, db, locks, shadow_locks, told, boot, aside, degraded: None })
     }
 
     fn in_memory(why: String) -> Self {
@@ -206,14 +246,21 @@ impl Store {
         if let Err(error) = getrandom::fill(&mut key) {
             log::error!("{}", StoreError::Random(error));
         }
-        let (locks, shadow_locks) = (BTreeMap::new(), BTreeMap::new());
-        Self { db: Db::none(), key, locks, shadow_locks, degraded: Some(why) }
+        let (locks, shadow_locks, told) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let (boot, aside) = (String::new(), Vec::new());
+        Self { db: Db::none(), key, locks, shadow_locks, told, boot, aside, degraded: Some(why) }
     }
 
     /// Why the store stands in memory; none while it is on the disk.
     #[must_use]
     pub fn degraded(&self) -> Option<&str> {
         self.degraded.as_deref()
+    }
+
+    /// Damaged files that were put aside and still lie there: what they knew of locks is not known any more.
+    #[must_use]
+    pub fn set_aside(&self) -> Vec<PathBuf> {
+        self.aside.iter().filter(|file| file.exists()).cloned().collect()
     }
 
     /// Key of the digests of password fields.
@@ -272,6 +319,33 @@ impl Store {
         self.locks.values().cloned().collect()
     }
 
+    /// The last trip of an account that was told.
+    #[must_use]
+    pub fn told(&self, uid: u32) -> Option<Told> {
+        self.told.get(&uid).copied()
+    }
+
+    /// Notes that a trip was told.
+    pub fn set_told(&mut self, uid: u32, told: Told) {
+        if self.told.len() >= portcullis_policy::MAX_ACCOUNTS && !self.told.contains_key(&uid) {
+            // The one whose lock ended first is the least likely to be told again.
+            let oldest = self.told.iter().min_by_key(|(_, told)| told.until).map(|(uid, _)| *uid);
+            oldest.into_iter().for_each(|oldest| self.forget_told(oldest));
+        }
+        self.told.insert(uid, told);
+        let boot = self.boot.clone();
+        if !boot.is_empty() {
+            self.on_disk("a trip that was told", |db| db.set_told(uid, told, &boot));
+        }
+    }
+
+    /// Forgets what was told of an account: the gate may count its trips anew.
+    pub fn forget_told(&mut self, uid: u32) {
+        if self.told.remove(&uid).is_some() {
+            self.on_disk("a trip that was told", |db| db.remove("told", uid));
+        }
+    }
+
     /// Stores a shadow lock of ours.
     pub fn set_shadow_lock(&mut self, uid: u32, name: &str, digest: &Digest) {
         let lock = ShadowLock { uid, name: name.to_owned(), digest: *digest };
@@ -315,158 +389,13 @@ impl Store {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(second).unwrap()
-    }
-
-    fn lock(uid: u32, until: Until) -> StoredLock {
-        let (name, class, cause) = ("jon".to_owned(), "strict".to_owned(), "trip".to_owned());
-        StoredLock { uid, name, class, cause, locked_at: at(1_000), until, trips: 2 }
-    }
-
-    fn intent(kind: &str, digest: Option<Digest>) -> Intent {
-        Intent { time: at(5), uid: 7, name: "jon".to_owned(), kind: kind.to_owned(), until: None, digest }
-    }
-
-    fn attempt(second: i64, tty: &str) -> Attempt {
-        Attempt {
-            time: at(second),
-            uid: 7,
-            outcome: "fail".to_owned(),
-            service: "su".to_owned(),
-            tty: tty.to_owned(),
-            source: Some("192.0.2.7".to_owned()),
-            actor: None,
-            status: 7,
-        }
-    }
-
-    #[test]
-    fn what_was_stored_is_there_after_a_restart() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("new/portcullis.db");
-        let (never, ends) = (lock(1, Until::Never), lock(2, Until::At(at(2_000))));
-        let (key, id);
-        {
-            let mut store = Store::open(&path);
-            assert_eq!(store.degraded(), None);
-            key = store.digest_key();
-            store.set_lock(&never);
-            store.set_lock(&ends);
-            store.set_lock(&lock(3, Until::Never));
-            store.remove_lock(3);
-            store.set_shadow_lock(7, "jon", &Digest([9; 16]));
-            id = store.begin(&intent("shadow_lock", Some(Digest([9; 16]))));
-            let done = store.begin(&intent("gate_lock", None));
-            store.finish(done, "failed", Some("because"));
-            store.attempts(&[attempt(1, "a"), attempt(2, "b")]);
-        }
-        let mut store = Store::open(&path);
-        assert_eq!(store.digest_key(), key);
-        assert_ne!(key, [0; 16]);
-        assert_eq!(store.locks(), [never, ends]);
-        assert_eq!(store.shadow_lock(7).unwrap().digest, Digest([9; 16]));
-        let open = store.unfinished();
-        assert_eq!(open.len(), 1);
-        assert_eq!((open[0].id, open[0].digest), (id, Some(Digest([9; 16]))));
-        assert_eq!(store.history(7, 10), [attempt(2, "b"), attempt(1, "a")]);
-        assert_eq!(store.history(7, 1), [attempt(2, "b")]);
-        assert_eq!(store.actions_of(7, 1)[0].reason.as_deref(), Some("because"));
-        store.remove_shadow_lock(7);
-        assert_eq!(store.shadow_locks(), []);
-    }
-
-    #[test]
-    fn nobody_else_can_read_it() {
-        use std::os::unix::fs::PermissionsExt;
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("new/portcullis.db");
-        let mut store = Store::open(&path);
-        store.attempts(&[attempt(1, "a")]);
-        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
-        assert_eq!(mode(&folder.path().join("new")), 0o700);
-        for file in std::fs::read_dir(folder.path().join("new")).unwrap() {
-            let file = file.unwrap().path();
-            assert_eq!(mode(&file), 0o600, "{}", file.display());
-        }
-    }
-
-    #[test]
-    fn a_damaged_file_is_kept_aside_and_a_new_one_begun() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("portcullis.db");
-        for damage in [&b"this was a database once, it is not any more"[..], &[0xff; 8192]] {
-            std::fs::write(&path, damage).unwrap();
-            let mut store = Store::open(&path);
-            assert_eq!(store.degraded(), None);
-            store.set_lock(&lock(1, Until::Never));
-            drop(store);
-            assert_eq!(Store::open(&path).locks().len(), 1);
-            let kept = std::fs::read_dir(folder.path())
-                .unwrap()
-                .map(|entry| entry.unwrap().path())
-                .any(|file| std::fs::read(file).unwrap() == damage);
-            assert!(kept);
-        }
-    }
-
-    #[test]
-    fn a_file_of_a_later_version_is_left_as_it_is() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("portcullis.db");
-        drop(Store::open(&path));
-        let connection = rusqlite::Connection::open(&path).unwrap();
-        connection.pragma_update(None, "user_version", 99).unwrap();
-        drop(connection);
-        let before = std::fs::read(&path).unwrap();
-        let mut store = Store::open(&path);
-        let why = store.degraded().unwrap().to_owned();
-        assert!(why.contains("99") && why.contains('1'), "{why}");
-        store.set_lock(&lock(1, Until::Never));
-        assert_eq!(store.locks().len(), 1);
-        drop(store);
-        assert_eq!(std::fs::read(&path).unwrap(), before);
-    }
-
-    #[test]
-    fn where_nothing_can_be_written_memory_stands_in() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("file");
-        std::fs::write(&file, "no folder").unwrap();
-        let mut store = Store::open(&file.join("portcullis.db"));
-        assert!(store.degraded().is_some());
-        store.set_lock(&lock(1, Until::Never));
-        store.set_shadow_lock(1, "jon", &Digest([1; 16]));
-        assert_eq!(store.locks().len(), 1);
-        assert!(store.shadow_lock(1).is_some());
-        assert_ne!(store.digest_key(), [0; 16]);
-    }
-
-    #[test]
-    fn a_store_that_breaks_while_it_runs_keeps_its_locks_in_memory() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("portcullis.db");
-        let mut store = Store::open(&path);
-        store.set_lock(&lock(1, Until::Never));
-        let connection = rusqlite::Connection::open(&path).unwrap();
-        connection.execute_batch("DROP TABLE locks").unwrap();
-        store.set_lock(&lock(2, Until::Never));
-        assert!(store.degraded().unwrap().contains("a lock"));
-        assert_eq!(store.locks().len(), 2);
-    }
-
-    #[test]
-    fn history_is_bounded() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut store = Store::open(&folder.path().join("portcullis.db"));
-        let many: Vec<Attempt> = (0..ATTEMPTS + 5).map(|second| attempt(second, "a")).collect();
-        store.attempts(&many);
-        let kept = store.history(7, u32::MAX);
-        assert_eq!(kept.len(), 100_000);
-        assert_eq!(kept.last().unwrap().time, at(5));
-    }
+/// The name of this boot; empty where it cannot be read.
+fn boot_id() -> String {
+    crate::clock::boot_id().unwrap_or_else(|error| {
+        log::warn!("a trip may be told again after a restart of portcullisd: {error}");
+        String::new()
+    })
 }
+
+#[cfg(test)]
+mod tests;

@@ -195,6 +195,9 @@ pub struct Status {
     pub break_glass: Option<String>,
     /// Why the store stands in memory.
     pub store_degraded: Option<String>,
+    /// Damaged files of the store that were put aside.
+    #[serde(default)]
+    pub store_set_aside: Vec<String>,
     /// Tables and their bounds.
     pub tables: Vec<Table>,
 }

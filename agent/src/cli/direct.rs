@@ -49,6 +49,7 @@ pub fn status() -> Result<Status, CliError> {
             BreakGlass::Refused => None,
         }),
         store_degraded: None,
+        store_set_aside: Vec::new(),
         tables: tables
             .occupancy()?
             .into_iter()

@@ -36,6 +36,12 @@ pub fn status(status: &Status, now: Timestamp) -> String {
     if let Some(why) = &status.store_degraded {
         line("STORE", format!("IN MEMORY ONLY: {why}"));
     }
+    for file in &status.store_set_aside {
+        line(
+            "STORE",
+            format!("DAMAGED, PUT ASIDE: {file}; locks in it are not known any more, take it away"),
+        );
+    }
     let mut text = lines.join("\n");
     text.push('\n');
     if !status.tables.is_empty() {

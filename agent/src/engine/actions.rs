@@ -12,7 +12,7 @@ use crate::api::view;
 use crate::kernel::gate;
 use crate::rows::Now;
 use crate::shadow::{Digest, Locked, Prepared, ShadowError, Unlocked};
-use crate::store::{ActionId, Intent, StoredLock};
+use crate::store::{ActionId, Intent, StoredLock, Told};
 
 /// A shadow action under way.
 pub(super) struct Under {
@@ -243,12 +243,18 @@ impl Engine {
         let mut level = log::Level::Warn;
         match notice {
             Notice::Tripped { trips, until, actor } => {
+                if self.told_before(uid, trips, until, &now) {
+                    return Ok(());
+                }
                 event.event = "tripped".to_owned();
                 event.locked_until = now.until(until.0);
                 event.actor = actor.map(|actor| {
                     crate::rows::actor(super::events::source_of(actor.kind, actor.id), &mut self.names)
                 });
-                self.store_lock(uid, &account.name, until, "trip", trips, &now);
+                if until.0 > now.boot {
+                    self.store_lock(uid, &account.name, until, "trip", trips, &now);
+                }
+                self.store.set_told(uid, Told { trips, until: until.0 });
             }
             Notice::Locked { until, cause } => {
                 event.event = "lock_noted".to_owned();
@@ -262,6 +268,9 @@ impl Engine {
                 event.detail = Some(release(why).to_owned());
                 level = log::Level::Info;
                 self.store.remove_lock(uid);
+                if why != Release::Expired {
+                    self.store.forget_told(uid);
+                }
             }
             other => {
                 let text = problem(&other, &now);
@@ -277,6 +286,14 @@ impl Engine {
         event.account = Some(account);
         self.publish(level, event);
         Ok(())
+    }
+
+    /// Whether a trip is old news: its lock is over, and this trip or a later one of the account was told already. The
+    /// policy knows that of trips whose lock holds; it forgets an account some time after the lock, the store does not.
+    fn told_before(&self, uid: u32, trips: u32, until: Boot, now: &Now) -> bool {
+        let over = until.0 <= now.boot;
+        // The gate counts trips anew when it has forgotten an account; the lock of such a trip ends later.
+        over && self.store.told(uid).is_some_and(|told| trips <= told.trips && until.0 <= told.until)
     }
 
     fn store_lock(&mut self, uid: u32, name: &str, until: Boot, why: &str, trips: u32, now: &Now) {

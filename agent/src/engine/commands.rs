@@ -2,6 +2,8 @@
 //!
 //! Invariants: a question never changes anything; lock and unlock are answered when what they lead to has ended.
 
+use std::os::unix::ffi::OsStrExt;
+
 use portcullis_common::abi::{Row, cause};
 use portcullis_common::ledger::{NEVER, rule_flag};
 use portcullis_policy::{Boot, Input, Outcome};
@@ -105,6 +107,12 @@ impl Engine {
                 BreakGlass::Refused => None,
             },
             store_degraded: self.store.degraded().map(str::to_owned),
+            store_set_aside: self
+                .store
+                .set_aside()
+                .iter()
+                .map(|file| crate::text::escape(file.as_os_str().as_bytes()))
+                .collect(),
             tables: tables
                 .iter()
                 .map(|table| Table { name: table.table.to_owned(), used: table.used, limit: table.limit })

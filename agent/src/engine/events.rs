@@ -170,7 +170,11 @@ impl Engine {
         }
         match Kind::of(event.kind) {
             Kind::Locked => self.step(Input::LockSet { account, class, trips, until, by: by(event.cause) }),
-            Kind::Unlocked => self.step(Input::Unlocked { account, trips }),
+            Kind::Unlocked => {
+                // Also of an account that the policy does not follow: its trips may be counted anew.
+                self.store.forget_told(account);
+                self.step(Input::Unlocked { account, trips })
+            }
             _ => Ok(()),
         }
     }

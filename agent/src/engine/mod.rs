@@ -95,6 +95,7 @@ pub struct Engine {
     since: Timestamp,
     last_lost: u64,
     gate_answers: bool,
+    store_told: scan::StoreTold,
     last_members: Instant,
 }
 
@@ -152,7 +153,7 @@ impl Engine {
             }
         }
         self.metrics.locks(self.policy.locked().count(), self.store.shadow_locks().len());
-        self.metrics.degraded(self.store.degraded().is_some());
+        self.look_at_store()?;
         self.answer_waiting()
     }
 

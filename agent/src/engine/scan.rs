@@ -4,6 +4,7 @@
 //! come due what is due; its calls of the gate are bounded, the rest has its turn at the next scan.
 
 use std::collections::BTreeMap;
+use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use portcullis_policy::{Boot, Input};
@@ -35,6 +36,13 @@ struct Found {
     seen: Vec<Input>,
     ask: Vec<Ask>,
     locked: std::collections::BTreeSet<u32>,
+}
+
+/// What people were told about the store.
+#[derive(Default)]
+pub(super) struct StoreTold {
+    degraded: bool,
+    aside: usize,
 }
 
 impl Engine {
@@ -146,6 +154,40 @@ impl Engine {
             self.publish(level, event);
         }
         Ok(problem)
+    }
+
+    /// Says when memory stands in for the store, and that a damaged one was put aside: after each start, as long as it
+    /// lies there.
+    pub(super) fn look_at_store(&mut self) -> Result<(), EngineError> {
+        let aside = self.store.set_aside();
+        let degraded = self.store.degraded();
+        self.metrics.store(degraded.is_some(), aside.len());
+        let mut news = Vec::new();
+        if let Some(why) = degraded.filter(|_| !self.store_told.degraded) {
+            news.push((
+                "store_degraded",
+                format!("memory stands in for the store, nothing is kept over a restart: {why}"),
+            ));
+        }
+        if aside.len() > self.store_told.aside {
+            let files: Vec<String> =
+                aside.iter().map(|file| crate::text::escape(file.as_os_str().as_bytes())).collect();
+            news.push((
+                "store_set_aside",
+                format!(
+                    "a damaged store was put aside, the locks and shadow locks in it are not known any more \
+                     (see passwd --status); take it away to end this alarm: {}",
+                    files.join(", ")
+                ),
+            ));
+        }
+        self.store_told = StoreTold { degraded: degraded.is_some(), aside: aside.len() };
+        for (name, detail) in news {
+            let mut event = Event::new(Now::read()?.wall, name);
+            event.detail = Some(detail);
+            self.publish(log::Level::Error, event);
+        }
+        Ok(())
     }
 
     /// Takes over a configuration: the gate first, then everything here. On an error nothing has changed.

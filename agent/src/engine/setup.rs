@@ -14,6 +14,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::scan::StoreTold;
 use super::{Engine, EngineError, PASSWD};
 use crate::accounts::Nss;
 use crate::api::hub::Hub;
@@ -123,6 +124,7 @@ impl Engine {
             since: jiff::Timestamp::now(),
             last_lost,
             gate_answers: true,
+            store_told: StoreTold::default(),
             last_members: Instant::now(),
         })
     }
@@ -149,7 +151,8 @@ impl Engine {
                 // The kernel knows better: still locked, or released while no agent ran.
                 (Some(_), Some(row)) => (row.ledger.locked_until > now.boot).then_some(Restored {
                     until: Boot(row.ledger.locked_until),
-                    trips: row.ledger.trips,
+                    // Trips that were not told yet are news.
+                    trips: self.store.told(account).map_or(0, |told| told.trips).min(row.ledger.trips),
                     lost: false,
                 }),
                 (Some(lock), None) => {

@@ -2,39 +2,17 @@
 //!
 //! Invariants: every statement has parameters, none is put together from text; one writer (the agent's lock file).
 
-use std::fs::{DirBuilder, OpenOptions, Permissions};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
 
 use jiff::Timestamp;
-use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{
-    ACTIONS, ATTEMPTS, ActionId, Attempt, Intent, PastAction, ShadowLock, StoreError, StoredLock, Unfinished,
+    ACTIONS, ATTEMPTS, ActionId, Attempt, Intent, PastAction, ShadowLock, StoreError, StoredLock, Told,
+    Unfinished,
 };
 use crate::api::view::Until;
 use crate::shadow::Digest;
-
-/// Version of the tables below.
-const SCHEMA: i64 = 1;
-const TABLES: &str = "
-    CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL);
-    CREATE TABLE actions (
-        id INTEGER PRIMARY KEY AUTOINCREMENT, time INTEGER NOT NULL, uid INTEGER NOT NULL, name TEXT NOT NULL,
-        kind TEXT NOT NULL, until INTEGER, digest BLOB, result TEXT, reason TEXT);
-    CREATE INDEX actions_uid ON actions (uid, id);
-    CREATE INDEX actions_open ON actions (id) WHERE result IS NULL;
-    CREATE TABLE locks (
-        uid INTEGER PRIMARY KEY, name TEXT NOT NULL, class TEXT NOT NULL, cause TEXT NOT NULL,
-        locked_at INTEGER NOT NULL, until INTEGER, trips INTEGER NOT NULL);
-    CREATE TABLE shadow_locks (uid INTEGER PRIMARY KEY, name TEXT NOT NULL, digest BLOB NOT NULL);
-    CREATE TABLE attempts (
-        id INTEGER PRIMARY KEY AUTOINCREMENT, time INTEGER NOT NULL, uid INTEGER NOT NULL, outcome TEXT NOT NULL,
-        service TEXT NOT NULL, tty TEXT NOT NULL, source TEXT, actor INTEGER, status INTEGER NOT NULL);
-    CREATE INDEX attempts_uid ON attempts (uid, id);
-    PRAGMA user_version = 1;
-";
 
 type Outcome<T> = Result<T, StoreError>;
 
@@ -44,75 +22,13 @@ pub(super) struct Db {
     connection: Option<Connection>,
 }
 
-/// Renames a damaged file and what belongs to it.
-pub(super) fn set_aside(path: &Path) -> Outcome<PathBuf> {
-    let time = Timestamp::now().as_second();
-    let with = |suffix: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(suffix);
-        PathBuf::from(name)
-    };
-    let aside = with(&format!(".damaged-{time}"));
-    std::fs::rename(path, &aside).map_err(file(path))?;
-    for suffix in ["-wal", "-shm"] {
-        let part = with(suffix);
-        if part.exists() {
-            std::fs::rename(&part, with(&format!(".damaged-{time}{suffix}"))).map_err(file(&part))?;
-        }
-    }
-    Ok(aside)
-}
-
-fn file(path: &Path) -> impl FnOnce(std::io::Error) -> StoreError {
-    let path = path.to_owned();
-    move |source| StoreError::File { path, source }
-}
-
-/// SQLite's word for damage, told apart from a disk that is full or read-only.
-fn judge(error: rusqlite::Error) -> StoreError {
-    match error.sqlite_error_code() {
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Damaged(error.to_string()),
-        _ => StoreError::Sqlite(error),
-    }
-}
-
 impl Db {
     pub(super) const fn none() -> Self {
         Self { connection: None }
     }
 
     pub(super) fn open(path: &Path) -> Outcome<Self> {
-        if let Some(folder) = path.parent() {
-            DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(file(folder))?;
-        }
-        // SQLite would make it with the umask's mode, and its side files with that of the file.
-        OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(path)
-            .map_err(file(path))?;
-        std::fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(file(path))?;
-        let connection = Connection::open(path).map_err(judge)?;
-        connection.busy_timeout(Duration::from_secs(2)).map_err(judge)?;
-        let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(judge)?;
-        if found > SCHEMA {
-            return Err(StoreError::Newer { found, known: SCHEMA });
-        }
-        let word: String =
-            connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(judge)?;
-        if word != "ok" {
-            return Err(StoreError::Damaged(word));
-        }
-        connection.pragma_update(None, "journal_mode", "WAL").map_err(judge)?;
-        connection.pragma_update(None, "synchronous", "FULL").map_err(judge)?;
-        if found == 0 {
-            connection.execute_batch(&format!("BEGIN IMMEDIATE;{TABLES}COMMIT;")).map_err(judge)?;
-        }
-        // What cannot be written is to be known now.
-        connection.execute("INSERT OR REPLACE INTO meta VALUES ('opened', ?1)", [now()]).map_err(judge)?;
-        Ok(Self { connection: Some(connection) })
+        Ok(Self { connection: Some(super::open::open(path)?) })
     }
 
     /// The key of the digests, made when it is first asked for.
@@ -221,11 +137,33 @@ impl Db {
         })
     }
 
-    /// Removes an account's row of `locks` or `shadow_locks`.
+    /// Stores the last trip that was told of an account.
+    pub(super) fn set_told(&mut self, uid: u32, told: Told, boot: &str) -> Outcome<()> {
+        let Some(connection) = &self.connection else { return Ok(()) };
+        connection
+            .prepare_cached("INSERT OR REPLACE INTO told VALUES (?1, ?2, ?3, ?4)")?
+            .execute(params![uid, told.trips, i64::try_from(told.until).ok(), boot])?;
+        Ok(())
+    }
+
+    /// The last trips told in this boot; those of other boots are forgotten.
+    pub(super) fn told(&self, boot: &str) -> Outcome<Vec<(u32, Told)>> {
+        if let Some(connection) = &self.connection {
+            connection.execute("DELETE FROM told WHERE boot <> ?1", [boot])?;
+        }
+        self.all("SELECT uid, trips, until FROM told", [], |row| {
+            let until =
+                row.get::<_, Option<i64>>(2)?.map_or(u64::MAX, |until| u64::try_from(until).unwrap_or(0));
+            Ok((row.get(0)?, Told { trips: row.get(1)?, until }))
+        })
+    }
+
+    /// Removes an account's row of `locks`, `told` or `shadow_locks`.
     pub(super) fn remove(&mut self, table: &'static str, uid: u32) -> Outcome<()> {
         let Some(connection) = &self.connection else { return Ok(()) };
         let statement = match table {
             "locks" => "DELETE FROM locks WHERE uid = ?1",
+            "told" => "DELETE FROM told WHERE uid = ?1",
             _ => "DELETE FROM shadow_locks WHERE uid = ?1",
         };
         connection.prepare_cached(statement)?.execute([uid])?;
@@ -305,10 +243,6 @@ impl Db {
         let rows = statement.query_map(values, read)?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
-}
-
-fn now() -> i64 {
-    Timestamp::now().as_millisecond()
 }
 
 /// Milliseconds since 1970 as stored; what no clock can mean is the beginning of time.
