@@ -40,9 +40,16 @@ pub fn run(program: &str, arguments: &[&str]) -> Result<(bool, String)> {
 /// # Errors
 /// When it fails or prints no JSON.
 pub fn portcullis(arguments: &[&str]) -> Result<Value> {
-    let (_, text) = run("portcullis", &[arguments, &["--json"]].concat())?;
-    serde_json::from_str(&text)
-        .map_err(|_| Error::Answer { program: format!("portcullis {arguments:?}"), output: text })
+    let mut command = Command::new("portcullis");
+    command.args(arguments).arg("--json").stdin(Stdio::null());
+    let output =
+        command.output().map_err(|source| Error::Program { program: "portcullis".into(), source })?;
+    // Not what it says beside its answer.
+    serde_json::from_slice(&output.stdout).map_err(|_| Error::Answer {
+        program: format!("portcullis {arguments:?}"),
+        output: String::from_utf8_lossy(&output.stdout).into_owned()
+            + &String::from_utf8_lossy(&output.stderr),
+    })
 }
 
 /// Whether the password field of `user` says locked, by the real `passwd --status`.
