@@ -118,24 +118,36 @@ fn every_key_is_on_its_page() {
     assert_eq!(on_page, tables);
 }
 
+/// The lines for the stacks, as `auth requisite [wait=SECONDS] …`, off a text's synopsis.
+fn lines(text: impl Iterator<Item = String>) -> Vec<String> {
+    let all = text.map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
+    all.filter(|line| line.contains(" pam_portcullis.so [")).collect()
+}
+
 #[test]
-fn the_modules_words_are_on_its_page() {
+fn the_modules_lines_and_words_are_on_its_page() {
     let page = page("pam_portcullis.8");
-    let on_page: BTreeSet<&str> = page
-        .lines()
-        .filter_map(|line| line.strip_prefix(".It Cm "))
-        .map(|line| line.split(|letter| "= ".contains(letter)).next().unwrap())
-        .collect();
+    let (synopsis, rest) = page.split_once(".Sh DESCRIPTION").unwrap();
+    let plain = |text: &str| text.replace(" Ns ", "").replace("Ar ", "").replace(" | ", "|");
+    let mut shown = String::new();
+    for line in synopsis.lines() {
+        if let Some(start) = line.strip_prefix(".Nm ").filter(|start| start.contains(".so")) {
+            shown.push_str(&format!("\n{start}"));
+        } else if let Some(word) = line.strip_prefix(".Op Cm ") {
+            shown.push_str(&format!(" [{}]", plain(word)));
+        }
+    }
     let documented = include_str!("../../docs/pam.md");
-    let wanted: BTreeSet<&str> = documented
-        .lines()
-        .filter_map(|line| line.strip_prefix("| `"))
-        .filter_map(|line| line.split('`').next())
-        .filter(|word| *word == "silent" || word.ends_with('='))
-        .map(|word| word.trim_end_matches('='))
-        .collect();
-    assert!(wanted.len() >= 4, "{wanted:?}");
-    assert_eq!(on_page, wanted);
+    let wanted = lines(documented.lines().filter_map(|line| line.strip_prefix("    ")).map(str::to_owned));
+    assert!(wanted.len() >= 3, "{wanted:?}");
+    assert_eq!(lines(shown.lines().map(str::to_owned)), wanted, "left: the page, right: docs/pam.md");
+    let of_line = |line: &str| {
+        line.split('[').skip(1).map(|word| word.trim_end_matches([' ', ']']).to_owned()).collect::<Vec<_>>()
+    };
+    let words: BTreeSet<String> = wanted.iter().flat_map(|line| of_line(line)).collect();
+    let told: BTreeSet<String> =
+        rest.lines().filter_map(|line| line.strip_prefix(".It Cm ")).map(plain).collect();
+    assert_eq!(told, words);
 }
 
 /// Runs a checker over all pages; none where it is not installed.

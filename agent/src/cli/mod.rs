@@ -1,7 +1,8 @@
 //! The command `portcullis`.
 //!
-//! Invariants: every verb has `--json`; each way to fail has an exit status (see [`crate::exit`]); where the agent does
-//! not run, root still gets `status`, `accounts`, `lock` and `unlock` from the gate itself, and is told so.
+//! Invariants: every verb that answers has `--json`; each way to fail has an exit status (see [`crate::exit`]); where
+//! the agent does not run, root still gets `status`, `accounts`, `lock` and `unlock` from the gate itself, and is told
+//! so.
 
 pub mod client;
 mod direct;
