@@ -2,6 +2,7 @@
 //!
 //! * [`books`]: what Portcullis has written down of a situation.
 //! * [`inside`]: runs a test in a throw-away system of its own.
+//! * [`pam`]: a service of its own on libpam.
 //! * [`ssh`]: ssh and sshd.
 //! * [`stack`]: changes to PAM stacks.
 //! * [`su`]: the real su, step by step: prompt, password, verdict.
@@ -12,6 +13,7 @@
 
 pub mod books;
 pub mod inside;
+pub mod pam;
 pub mod ssh;
 pub mod stack;
 pub mod su;
