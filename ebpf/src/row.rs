@@ -1,10 +1,7 @@
 //! A row of `ACCOUNTS` or `UNKNOWN_NAMES` as the kernel sees it, and the one way to change one: lock, check that it is
 //! still the row that was looked up, apply the rule, copy out what the caller needs, unlock.
 
-use aya_ebpf::{
-    bindings::{BPF_NOEXIST, bpf_spin_lock},
-    helpers::{bpf_spin_lock as lock, bpf_spin_unlock as unlock},
-};
+use aya_ebpf::bindings::{BPF_NOEXIST, bpf_spin_lock};
 use portcullis_common::{
     abi::{Packet, Row, UNKNOWN, op, verdict},
     ledger::{Call, Ledger, Rule, Step},
@@ -149,7 +146,8 @@ fn launder(row: &mut KernelRow, value: u32) -> u32 {
 
 #[cfg(not(feature = "mutation-no-lock"))]
 mod guard {
-    use super::{KernelRow, lock, unlock};
+    use super::KernelRow;
+    use aya_ebpf::helpers::{bpf_spin_lock as lock, bpf_spin_unlock as unlock};
 
     #[inline(always)]
     pub fn enter(row: &mut KernelRow) {
@@ -164,13 +162,94 @@ mod guard {
     }
 }
 
-/// The gate without its lock: what `cargo xtask test mutations` must see fail.
+/// The gate without its lock: what `cargo xtask test mutations` must see fail. What it does on entry is what any program
+/// without a lock does, read, then write; only that between the two it waits for a second call to do both, so that what
+/// may happen once in many thousand calls happens in most: what the second one wrote is lost.
 #[cfg(feature = "mutation-no-lock")]
 mod guard {
     use super::KernelRow;
+    use aya_ebpf::{
+        btf_maps::{Array, PerCpuArray},
+        helpers::{bpf_ktime_get_boot_ns, generated::bpf_loop},
+        macros::btf_map,
+    };
+    use core::ffi::c_void;
+    use core::intrinsics::{AtomicOrdering, atomic_xadd};
+    use portcullis_common::ledger::Ledger;
+
+    /// Nanoseconds that a call waits for a second one.
+    const PATIENCE: u64 = 20_000_000;
+    /// Nanoseconds in which the second one is through.
+    const THROUGH: u64 = 50_000;
+    /// More looks than fit into that time.
+    const LOOKS: u32 = 1 << 21;
+
+    /// What was read.
+    #[btf_map]
+    static DRAFTS: PerCpuArray<Ledger, 1> = PerCpuArray::new();
+    /// Calls so far; every second one lets the one before go on.
+    #[btf_map]
+    static ARRIVALS: Array<u64, 1> = Array::new();
+
+    /// What `look` looks at.
+    #[repr(C)]
+    struct Wait {
+        /// Of this call; 0 when the second one has come.
+        number: u64,
+        end: u64,
+    }
 
     #[inline(always)]
-    pub fn enter(_row: &mut KernelRow) {}
+    pub fn enter(row: &mut KernelRow) {
+        let Some(draft) = DRAFTS.get_ptr_mut(0) else {
+            return;
+        };
+        // SAFETY: this processor's element; both are whole.
+        unsafe { draft.copy_from_nonoverlapping(&raw const row.ledger, 1) };
+        arrive();
+        let number = arrivals();
+        if number & 1 == 1 {
+            // SAFETY: a helper without arguments.
+            let end = unsafe { bpf_ktime_get_boot_ns() } + PATIENCE;
+            let mut wait = Wait { number, end };
+            let context = (&raw mut wait).cast::<c_void>();
+            // SAFETY: the function is of the kind that bpf_loop calls, and `wait` outlives the call.
+            unsafe { bpf_loop(LOOKS, look as *mut c_void, context, 0) };
+            if wait.number == number {
+                // Nobody came: the next one must wait again.
+                arrive();
+            }
+        }
+        // SAFETY: as above.
+        unsafe { draft.copy_to_nonoverlapping(&raw mut row.ledger, 1) };
+    }
+
+    /// 1 ends the loop.
+    extern "C" fn look(_look: u64, wait: *mut Wait) -> i64 {
+        // SAFETY: a helper without arguments.
+        let now = unsafe { bpf_ktime_get_boot_ns() };
+        // SAFETY: `wait` is the variable in `enter`.
+        let wait = unsafe { &mut *wait };
+        if wait.number != 0 && arrivals() != wait.number {
+            wait.number = 0;
+            wait.end = now + THROUGH;
+        }
+        i64::from(now >= wait.end)
+    }
+
+    #[inline(always)]
+    fn arrive() {
+        if let Some(count) = ARRIVALS.get_ptr_mut(0) {
+            // SAFETY: an element of an ARRAY map lives as long as the map and is 8-aligned; everybody adds atomically.
+            unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(count, 1) };
+        }
+    }
+
+    #[inline(always)]
+    fn arrivals() -> u64 {
+        // SAFETY: as in `arrive`.
+        ARRIVALS.get_ptr(0).map_or(0, |count| unsafe { count.read_volatile() })
+    }
 
     #[inline(always)]
     pub fn leave(_row: &mut KernelRow) {}

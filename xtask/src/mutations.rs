@@ -8,6 +8,7 @@ use crate::error::Result;
 use crate::stages::{Stages, follow};
 use crate::workspace::Workspace;
 use crate::{apt, build};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
 
@@ -15,11 +16,17 @@ use std::time::Instant;
 enum Place {
     /// In the host's build of portcullis-common: a property test or a unit test there turns red.
     Ledger,
-    /// In the gate, started by the sandbox with `--gate-object`: this whole-system test turns red.
-    Gate {
-        /// Name of the test in portcullis-tests.
-        test: &'static str,
-    },
+    /// In the gate, started by the sandbox with `--gate-object`: each of these whole-system tests turns red.
+    Gate(&'static [Red]),
+}
+
+/// A whole-system test that turns red.
+#[derive(Clone, Copy)]
+struct Red {
+    /// Its name in portcullis-tests.
+    test: &'static str,
+    /// Words of its failure: a gate that does not load is red too, and proves nothing.
+    says: &'static str,
 }
 
 /// One mutation.
@@ -45,12 +52,21 @@ const MUTATIONS: [Mutation; 9] = [
     Mutation {
         feature: "mutation-no-lock",
         breaks: "guesses are counted one after the other",
-        place: Place::Gate { test: "callers_on_every_core_are_admitted_deny_times" },
+        place: Place::Gate(&[
+            Red {
+                test: "callers_on_every_core_are_admitted_deny_times",
+                says: "rounds admitted another number than",
+            },
+            Red { test: "parallel_wrong_guesses_never_exceed_deny", says: "more than deny" },
+        ]),
     },
     Mutation {
         feature: "mutation-no-exit",
         breaks: "a killed program's guess counts at once",
-        place: Place::Gate { test: "kill_while_the_password_is_checked_counts_at_once" },
+        place: Place::Gate(&[Red {
+            test: "kill_while_the_password_is_checked_counts_at_once",
+            says: "three killed guesses did not lock",
+        }]),
     },
 ];
 
@@ -58,53 +74,58 @@ const fn ledger(feature: &'static str, breaks: &'static str) -> Mutation {
     Mutation { feature, breaks, place: Place::Ledger }
 }
 
-/// Builds with each mutation and expects red. Ends with the sum: a mutation that was noticed has passed.
+/// Builds with each mutation and expects red. Ends with the sum: a mutation that was noticed has passed, once for each
+/// test that must notice it.
 pub fn run(workspace: &Workspace) -> Result<u8> {
     let mut stages = Stages::default();
     for mutation in MUTATIONS {
-        let started = Instant::now();
-        println!("== {}: without \"{}\"", mutation.feature, mutation.breaks);
-        let mut command = match mutation.place {
+        let feature = mutation.feature;
+        println!("== {feature}: without \"{}\"", mutation.breaks);
+        match mutation.place {
             Place::Ledger => {
                 let mut command = checks::runner(workspace, None);
-                command.args(["--package", "portcullis-common", "--features", mutation.feature]);
+                command.args(["--package", "portcullis-common", "--features", feature]);
                 // A target folder of its own: the features would undo the real build's cache.
                 command.env("CARGO_TARGET_DIR", workspace.target.join("mutations"));
                 // What a broken rule finds is no regression of the real one.
                 command.env("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "1");
-                command
+                expect_red(&mut stages, feature, &mut command, None)?;
             }
-            Place::Gate { test } => {
-                if !apt::root() {
-                    stages.skip(mutation.feature, "whole-system tests need root");
-                    continue;
-                }
-                match gate(workspace, &mutation, test) {
-                    Ok(command) => command,
-                    Err(error) => {
-                        stages.step(mutation.feature, || Err(error));
-                        continue;
+            Place::Gate(_) if !apt::root() => stages.skip(feature, "whole-system tests need root"),
+            Place::Gate(tests) => match object(workspace, feature) {
+                Ok(object) => {
+                    for red in tests {
+                        let mut command = checks::runner(workspace, Some(red.test));
+                        command.args(["--package", "portcullis-tests"]).env(GATE_OBJECT, &object);
+                        command.env("RUST_TEST_THREADS", "1").env("NEXTEST_TEST_THREADS", "1");
+                        expect_red(&mut stages, feature, &mut command, Some(red.says))?;
                     }
                 }
-            }
-        };
-        let (count, green) = follow(&mut command)?;
-        // Red for another reason than a test (no compilation) proves nothing.
-        let noticed = !green && count.failed > 0;
-        println!("{}: {}", mutation.feature, if noticed { "noticed" } else { "NOT NOTICED" });
-        let count = Count { passed: u32::from(noticed), failed: u32::from(!noticed), skipped: 0 };
-        stages.add(mutation.feature, count, started.elapsed());
+                Err(error) => {
+                    stages.step(feature, || Err(error));
+                }
+            },
+        }
     }
     Ok(stages.report())
 }
 
-fn gate(workspace: &Workspace, mutation: &Mutation, test: &str) -> Result<Command> {
+/// Runs the tests. Red for another reason than a test (no compilation, a gate that does not load) proves nothing.
+fn expect_red(stages: &mut Stages, feature: &str, command: &mut Command, says: Option<&str>) -> Result<()> {
+    let started = Instant::now();
+    let mut said = says.is_none();
+    let (count, green) = follow(command, |line| said |= says.is_some_and(|words| line.contains(words)))?;
+    let noticed = !green && count.failed > 0 && said;
+    println!("{feature}: {}", if noticed { "noticed" } else { "NOT NOTICED" });
+    let count = Count { passed: u32::from(noticed), failed: u32::from(!noticed), skipped: 0 };
+    stages.add(feature, count, started.elapsed());
+    Ok(())
+}
+
+/// The gate with the mutation in it.
+fn object(workspace: &Workspace, feature: &str) -> Result<PathBuf> {
     build::refresh(workspace)?;
-    let object = workspace.target.join("ebpf").join(format!("{}.bpf.o", mutation.feature));
-    let options = ebpf::Options { features: Some(mutation.feature.into()), out: Some(object.clone()) };
-    ebpf::build(workspace, &options)?;
-    let mut command = checks::runner(workspace, Some(test));
-    command.args(["--package", "portcullis-tests"]).env(GATE_OBJECT, object);
-    command.env("RUST_TEST_THREADS", "1").env("NEXTEST_TEST_THREADS", "1");
-    Ok(command)
+    let object = workspace.target.join("ebpf").join(format!("{feature}.bpf.o"));
+    ebpf::build(workspace, &ebpf::Options { features: Some(feature.into()), out: Some(object.clone()) })?;
+    Ok(object)
 }

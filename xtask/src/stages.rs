@@ -28,7 +28,7 @@ impl Stages {
     /// runner are worth counting.
     pub fn runner(&mut self, name: &str, command: &mut Command, whole: bool) -> bool {
         let started = self.begin(name);
-        let (mut count, note) = match follow(command) {
+        let (mut count, note) = match follow(command, |_| ()) {
             Ok((count, true)) => (count, None),
             // Red without a red test: it did not compile, or the runner itself failed.
             Ok((count, false)) if count.failed == 0 => (
@@ -85,8 +85,8 @@ impl Stages {
     }
 }
 
-/// Shows the command's output as it comes and reads its numbers; whether it succeeded.
-pub fn follow(command: &mut Command) -> Result<(Count, bool)> {
+/// Shows the command's output as it comes, hands each line to `heard`, and reads its numbers; whether it succeeded.
+pub fn follow(command: &mut Command, mut heard: impl FnMut(&str)) -> Result<(Count, bool)> {
     let pipe = |source| Error::File { action: "create", path: "a pipe".into(), source };
     let (reader, writer) = std::io::pipe().map_err(pipe)?;
     let copy = writer.try_clone().map_err(pipe)?;
@@ -103,6 +103,7 @@ pub fn follow(command: &mut Command) -> Result<(Count, bool)> {
     while reader.read_until(b'\n', &mut bytes).map_err(pipe)? > 0 {
         let line = String::from_utf8_lossy(&bytes);
         let line = line.trim_end_matches(['\n', '\r']);
+        heard(line);
         if numbers.line(line) {
             println!("{line}");
         }
