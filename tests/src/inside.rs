@@ -19,6 +19,17 @@ const GATE_OBJECT: &str = "PORTCULLIS_GATE_OBJECT";
 /// Where the program of the test is seen inside.
 const PROGRAM: &str = "/opt/portcullis-test";
 
+/// A configuration: deny = 3, no shadow lock, guesses without a result count after 4 s.
+pub const SHORT: &str = r#"
+break_glass = "admin"
+reservation_max_age = "4s"
+[default]
+deny = 3
+fail_interval = "15m"
+unlock_time = "10m"
+shadow_lock = false
+"#;
+
 /// What the sandbox is like.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Setup<'a> {
@@ -28,6 +39,14 @@ pub struct Setup<'a> {
     pub no_agent: bool,
     /// Nothing started.
     pub bare: bool,
+}
+
+impl Setup<'_> {
+    /// With [`SHORT`].
+    #[must_use]
+    pub fn short() -> Self {
+        Self { config: Some(SHORT), ..Self::default() }
+    }
 }
 
 /// Whether this is the inside. Outside: runs the test `name` of this program inside, and fails if that does.

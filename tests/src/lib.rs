@@ -1,8 +1,12 @@
 //! What the whole-system tests and the demo share.
 //!
+//! * [`agent`]: kills and starts it.
 //! * [`books`]: what Portcullis has written down of a situation.
+//! * [`crowd`]: many su at once.
 //! * [`inside`]: runs a test in a throw-away system of its own.
+//! * [`ledger`]: what the gate has counted.
 //! * [`pam`]: a service of its own on libpam.
+//! * [`pamtester`]: any stack, with any items.
 //! * [`ssh`]: ssh and sshd.
 //! * [`stack`]: changes to PAM stacks.
 //! * [`su`]: the real su, step by step: prompt, password, verdict.
@@ -11,9 +15,13 @@
 //!
 //! Invariant: nothing here touches anything outside a sandbox.
 
+pub mod agent;
 pub mod books;
+pub mod crowd;
 pub mod inside;
+pub mod ledger;
 pub mod pam;
+pub mod pamtester;
 pub mod ssh;
 pub mod stack;
 pub mod su;

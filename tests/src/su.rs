@@ -94,6 +94,14 @@ impl Su {
         kill(self.pid(), signal).map_err(|errno| trouble(errno.into()))
     }
 
+    /// Whether it has not ended yet.
+    ///
+    /// # Errors
+    /// When it cannot be asked.
+    pub fn running(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait().map_err(trouble)?.is_none())
+    }
+
     /// Waits for its end.
     ///
     /// # Errors

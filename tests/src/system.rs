@@ -5,12 +5,23 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::fcntl::{Flock, FlockArg};
 use serde_json::Value;
 
 use crate::{Error, Result};
 
 /// Debian's stack, as pam-auth-update writes it.
 const COMMON_AUTH: &str = "/etc/pam.d/common-auth";
+const COMMON_ACCOUNT: &str = "/etc/pam.d/common-account";
+/// pam_faillock(8), its example with preauth, with the counter in it.
+const FAILLOCK: &str = "\
+auth requisite pam_faillock.so preauth deny=3 unlock_time=600
+auth optional pam_exec.so expose_authtok quiet seteuid /usr/local/sbin/count-guess
+auth [success=1 default=bad] pam_unix.so try_first_pass
+auth [default=die] pam_faillock.so authfail deny=3 unlock_time=600
+auth sufficient pam_faillock.so authsucc deny=3 unlock_time=600
+auth requisite pam_deny.so
+";
 /// The line that the stack must hold.
 const LINE: &str = "pam_portcullis.so";
 
@@ -88,11 +99,7 @@ impl Counter {
     /// # Errors
     /// When a file cannot be written.
     pub fn install(then: &str) -> Result<Self> {
-        let file = PathBuf::from("/run/guesses");
-        write(&file, "")?;
-        let script = Path::new("/usr/local/sbin/count-guess");
-        write(script, &format!("#!/bin/sh\necho guess >> {}\n{then}\n", file.display()))?;
-        run("chmod", &["755", "/usr/local/sbin/count-guess"])?;
+        let counter = Self::program(then)?;
         let stack = read(Path::new(COMMON_AUTH))?;
         let mut lines: Vec<&str> = stack.lines().collect();
         let place = lines.iter().position(|line| line.contains(LINE));
@@ -100,6 +107,31 @@ impl Counter {
             place.ok_or_else(|| Error::Answer { program: COMMON_AUTH.into(), output: stack.clone() })?;
         lines.insert(place + 1, "auth optional pam_exec.so quiet seteuid /usr/local/sbin/count-guess");
         write(Path::new(COMMON_AUTH), &(lines.join("\n") + "\n"))?;
+        Ok(counter)
+    }
+
+    /// Puts pam_faillock with `deny` = 3 in the place of our lines, as its manual page has it, and the counter where a
+    /// guess is about to be checked, behind a prompt like ours.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn behind_faillock() -> Result<Self> {
+        // pam_exec writes the password to the program.
+        let counter = Self::program("cat > /dev/null")?;
+        write(Path::new(COMMON_AUTH), FAILLOCK)?;
+        let account = read(Path::new(COMMON_ACCOUNT))?;
+        let lines: Vec<&str> = account.lines().filter(|line| !line.contains(LINE)).collect();
+        write(Path::new(COMMON_ACCOUNT), &(lines.join("\n") + "\n"))?;
+        Ok(counter)
+    }
+
+    /// The program, with nothing counted yet.
+    fn program(then: &str) -> Result<Self> {
+        let file = PathBuf::from("/run/guesses");
+        write(&file, "")?;
+        let script = Path::new("/usr/local/sbin/count-guess");
+        write(script, &format!("#!/bin/sh\necho guess >> {}\n{then}\n", file.display()))?;
+        run("chmod", &["755", "/usr/local/sbin/count-guess"])?;
         Ok(Self { file })
     }
 
@@ -109,6 +141,39 @@ impl Counter {
     /// When the file cannot be read.
     pub fn guesses(&self) -> Result<usize> {
         Ok(read(&self.file)?.lines().count())
+    }
+}
+
+/// Keeps guesses in the check: a counter installed with [`Hold::WAIT`] does not end before the hold is over.
+pub struct Hold {
+    file: Flock<std::fs::File>,
+}
+
+impl Hold {
+    /// For [`Counter::install`].
+    pub const WAIT: &str = "flock --shared /run/hold true";
+
+    /// Begins.
+    ///
+    /// # Errors
+    /// When the file cannot be made or locked.
+    pub fn begin() -> Result<Self> {
+        let path = Path::new("/run/hold");
+        let trouble = |source| Error::File { path: path.into(), source };
+        let file = std::fs::File::create(path).map_err(trouble)?;
+        let file = Flock::lock(file, FlockArg::LockExclusiveNonblock);
+        file.map(|file| Self { file }).map_err(|(_, errno)| trouble(errno.into()))
+    }
+
+    /// Ends: every guess goes on.
+    ///
+    /// # Errors
+    /// When the lock cannot be given back.
+    pub fn end(self) -> Result<()> {
+        let unlocked = self.file.unlock();
+        let trouble =
+            |(_, errno): (_, nix::Error)| Error::File { path: "/run/hold".into(), source: errno.into() };
+        unlocked.map(drop).map_err(trouble)
     }
 }
 
