@@ -91,7 +91,9 @@ impl Conversation {
             return status::CONV_ERR;
         }
         let code = original(count, messages, responses, self.original.data_ptr);
-        if code != status::SUCCESS || !asks || !matches!(self.state.get(), State::Listening) {
+        // SAFETY: after a success `count` responses were made, or none.
+        let told = code == status::SUCCESS && asks && unsafe { has_answer(count, responses) };
+        if !told || !matches!(self.state.get(), State::Listening) {
             return code;
         }
         match answered(&Pam(self.handle), &self.pending) {
@@ -128,6 +130,23 @@ unsafe fn asks(count: c_int, messages: *mut *mut PamMessage) -> bool {
         // SAFETY: a message, or null.
         unsafe { message.as_ref() }.is_some_and(|message| !silent.contains(&message.msg_style))
     })
+}
+
+/// Whether there is an answer: an application whose user is gone may succeed with nothing.
+///
+/// # Safety
+/// `responses` leads to `count` responses, or to null.
+unsafe fn has_answer(count: c_int, responses: *mut *mut PamResponse) -> bool {
+    // SAFETY: the caller's promise.
+    let list = unsafe { responses.as_ref() }.copied().unwrap_or(null_mut());
+    let count = usize::try_from(count.clamp(0, MAX_MESSAGES)).unwrap_or(0);
+    !list.is_null()
+        && (0..count).any(|n| {
+            // SAFETY: below `count`.
+            let response = unsafe { list.add(n) };
+            // SAFETY: an element of the array.
+            !unsafe { (*response).resp }.is_null()
+        })
 }
 
 /// Overwrites and frees the answers.
