@@ -82,6 +82,29 @@ fn vlock_counts_for_the_password_it_asked() {
 }
 
 #[test]
+fn an_unprivileged_locker_counts_for_its_own_user() {
+    if !enter("an_unprivileged_locker_counts_for_its_own_user", &SETUP) {
+        return;
+    }
+    without_delays().unwrap();
+    // The real vlock without its setuid bit: it cannot open the gate, the agent asks it for kon's own account only.
+    must("install", &["-m", "755", "/usr/sbin/vlock-main", "/usr/local/bin/locker"]).unwrap();
+    let mut books = Books::open("kon").unwrap();
+    let mut locker = Terminal::start("runuser -u kon -- locker").unwrap();
+    locker.line("").unwrap();
+    locker.answer_to("kon's Password:", "wrong").unwrap();
+    locker.answer_to("root's Password:", "wrong").unwrap();
+    locker.wait("failure").unwrap();
+    locker.kill().unwrap();
+    let mut locker = Terminal::start("runuser -u kon -- locker").unwrap();
+    locker.line("").unwrap();
+    locker.answer_to("kon's Password:", &password("kon")).unwrap();
+    locker.rest().unwrap();
+    // Root's account is not kon's to try: nothing is told of it.
+    assert_eq!(books.take().unwrap(), "fail vlock kon, pass vlock kon → 1", "wrong, then right");
+}
+
+#[test]
 fn pamtester_confirms_with_setcred_only() {
     if !enter("pamtester_confirms_with_setcred_only", &SETUP) {
         return;

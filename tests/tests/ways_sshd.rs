@@ -7,6 +7,7 @@ use portcullis_tests::inside::{Setup, enter};
 use portcullis_tests::ssh::{Sshd, make_key};
 use portcullis_tests::stack::{must, without_delays};
 use portcullis_tests::system::{password, run};
+use portcullis_tests::terminal::Terminal;
 
 const CONFIG: &str = r#"
 break_glass = "admin"
@@ -139,5 +140,41 @@ fn sshd_password_and_key_together() {
         books.take().unwrap(),
         "fail sshd 127.0.0.1, pass sshd 127.0.0.1, cleared sshd 127.0.0.1 → 0",
         "key, then keyboard-interactive"
+    );
+}
+
+#[test]
+fn sshd_a_right_password_does_not_pay_for_wrong_codes() {
+    if !enter("sshd_a_right_password_does_not_pay_for_wrong_codes", &SETUP) {
+        return;
+    }
+    without_delays().unwrap();
+    // The second factor of this machine is the same password again, asked by a PAM conversation of its own.
+    let sshd =
+        Sshd::start(2206, &format!("{ALL}\nAuthenticationMethods password,keyboard-interactive")).unwrap();
+    let right = password("jon");
+    let logon = |code: &str| {
+        let words = sshd.arguments("jon", "password,keyboard-interactive");
+        let words: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
+        let mut ssh = Terminal::start(&format!("ssh {}", words.join(" "))).unwrap();
+        ssh.answer(&right).unwrap();
+        ssh.answer(code).unwrap();
+        ssh.rest().unwrap().contains("\njon\r\n")
+    };
+    let mut books = Books::open("jon").unwrap();
+    assert!(!logon("wrong"));
+    assert!(logon(&right));
+    assert_eq!(
+        books.take().unwrap(),
+        "pass sshd 127.0.0.1, fail sshd 127.0.0.1, pass sshd 127.0.0.1, pass sshd 127.0.0.1, cleared sshd 127.0.0.1 → 0",
+        "code wrong, then right"
+    );
+    for _ in 0..3 {
+        assert!(!logon("wrong"));
+    }
+    assert_eq!(
+        books.take().unwrap(),
+        ["pass sshd 127.0.0.1, fail sshd 127.0.0.1"; 3].join(", ") + " → locked",
+        "the password right, the code wrong, three times"
     );
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use portcullis_tests::books::Books;
 use portcullis_tests::inside::{Setup, enter};
 use portcullis_tests::ssh::{Sshd, wait_idle};
-use portcullis_tests::stack::without_delays;
+use portcullis_tests::stack::{must, without_delays};
 use portcullis_tests::system::{Counter, password, wait_for, write};
 use portcullis_tests::terminal::{Key, Terminal};
 
@@ -98,4 +98,43 @@ fn sshd_a_client_that_goes_after_the_password_is_recorded() {
     assert_eq!(gone, "pass sshd 127.0.0.1, cleared sshd 127.0.0.1 → 0", "password, right");
     let gone = recorded(&sshd, "keyboard-interactive", &right, true);
     assert_eq!(gone, "pass sshd 127.0.0.1 → 0", "keyboard-interactive, right");
+}
+
+#[test]
+fn sshd_killed_counts_a_sent_password_once() {
+    if !enter("sshd_killed_counts_a_sent_password_once", &SETUP) {
+        return;
+    }
+    let sshd = Sshd::start(2215, ALL).unwrap();
+    let counter = Counter::install(&format!("while [ -e {HOLD} ]; do sleep 0.02; done")).unwrap();
+    // In here there is no other sshd than those of this sandbox.
+    let kill = || must("pkill", &["-9", "-f", "^sshd: jon"]).unwrap();
+    let mut books = Books::open("jon").unwrap();
+    let mut guesses = 0;
+    for method in METHODS {
+        let mut client = at_the_prompt(&sshd, method);
+        client.wait("assword:").unwrap();
+        kill();
+        client.kill().unwrap();
+        wait_idle().unwrap();
+        assert_eq!(books.take().unwrap(), "→ 0", "{method}, at the prompt");
+
+        write(Path::new(HOLD), "").unwrap();
+        let mut client = sshd.client("jon", method, "wrong").unwrap();
+        guesses += 1;
+        wait_for("the guess", 10, || Ok(counter.guesses()? == guesses)).unwrap();
+        kill();
+        client.wait().unwrap();
+        std::fs::remove_file(HOLD).unwrap();
+        wait_idle().unwrap();
+        assert_eq!(books.take().unwrap(), "died sshd 127.0.0.1 → 1", "{method}, during the check");
+
+        let mut client = sshd.client("jon", method, "wrong").unwrap();
+        guesses += 1;
+        books.wait("fail sshd 127.0.0.1").unwrap();
+        kill();
+        client.wait().unwrap();
+        wait_idle().unwrap();
+        assert_eq!(books.take().unwrap(), "fail sshd 127.0.0.1 → 1", "{method}, during the delay");
+    }
 }

@@ -51,6 +51,13 @@ fn su_right_wrong_unknown_expired() {
     assert_eq!(books.take().unwrap(), "fail su kon, pass su kon → 1", "expired, right");
     assert!(!attempt(KON, "jon", "wrong").unwrap().let_in);
     assert_eq!(books.take().unwrap(), "fail su kon → 1", "expired, wrong");
+    must("chage", &["-E", "-1", "jon"]).unwrap();
+
+    // An old password that is to be changed: it was right, and su goes on only when the change is done.
+    assert!(!attempt(KON, "jon", "wrong").unwrap().let_in);
+    must("chage", &["-d", "0", "jon"]).unwrap();
+    assert!(!attempt(KON, "jon", &right).unwrap().let_in);
+    assert_eq!(books.take().unwrap(), "fail su kon, pass su kon → 1", "password to be changed, not changed");
 }
 
 #[test]
