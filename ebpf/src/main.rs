@@ -1,6 +1,8 @@
 //! The kernel side of Portcullis: entry points only.
 //!
 //! * [`gate`]: called with `BPF_PROG_TEST_RUN`, never attached; request and answer travel in the "packet".
+//! * [`gate_tc`]: the same as a classifier, loaded in its place before Linux 5.18, which changes its own code at every
+//!   test run of an XDP program.
 //! * [`exit`]: `tp_btf/sched_process_exit`, ends the reservations of tasks that die.
 //!
 //! Invariants: nothing here trusts what is in the packet beyond its length; no call happens under a spin lock (Linux 6.1
@@ -20,8 +22,8 @@ mod row;
 
 use aya_ebpf::{
     bindings::xdp_action,
-    macros::{btf_tracepoint, xdp},
-    programs::{BtfTracePointContext, XdpContext},
+    macros::{btf_tracepoint, classifier, xdp},
+    programs::{BtfTracePointContext, TcContext, XdpContext},
 };
 use portcullis_common::abi::Packet;
 
@@ -34,6 +36,17 @@ pub fn gate(ctx: XdpContext) -> u32 {
     }
     gate::answer(start as *mut Packet);
     xdp_action::XDP_PASS
+}
+
+/// Answers with the same words as [`gate`]: in a test run they are numbers only.
+#[classifier]
+pub fn gate_tc(ctx: TcContext) -> i32 {
+    let start = ctx.data();
+    if start + size_of::<Packet>() > ctx.data_end() {
+        return xdp_action::XDP_ABORTED as i32;
+    }
+    gate::answer(start as *mut Packet);
+    xdp_action::XDP_PASS as i32
 }
 
 /// Every task's end comes by here; those without a reservation leave after one hash lookup.

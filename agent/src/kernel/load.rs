@@ -7,7 +7,8 @@ use std::path::Path;
 
 use aya::maps::MapError;
 use aya::programs::links::FdLink;
-use aya::programs::{BtfTracePoint, Xdp};
+use aya::programs::{BtfTracePoint, Program};
+use aya::util::KernelVersion;
 use aya::{Btf, Ebpf, EbpfLoader};
 use portcullis_common::abi;
 
@@ -19,6 +20,11 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), 
 
 /// Name of the gate's program in the object.
 const GATE: &str = "gate";
+/// Name of the same as a classifier.
+const GATE_TC: &str = "gate_tc";
+/// Kernels before this one change the code of their XDP dispatcher at every test run of an XDP program: 20 times the
+/// cost of a call, for every processor of the machine.
+const XDP_RUNS_PLAINLY: KernelVersion = KernelVersion::new(5, 18, 0);
 /// Name of the exit program in the object.
 const EXIT: &str = "exit";
 /// The tracepoint it hangs on.
@@ -89,12 +95,16 @@ pub fn load(object: &[u8]) -> Result<Loaded, KernelError> {
 
 /// Loads the gate and puts it in the place of an older one.
 fn gate(ebpf: &mut Ebpf) -> Result<(), KernelError> {
-    let program: &mut Xdp = ebpf
-        .program_mut(GATE)
-        .ok_or_else(|| KernelError::Object { what: format!("the program {GATE}") })?
-        .try_into()
-        .map_err(bpf("use the program gate as XDP"))?;
-    program.load().map_err(refused(GATE))?;
+    let kernel = KernelVersion::current().map_err(bpf("read the kernel's version"))?;
+    let name = if kernel < XDP_RUNS_PLAINLY { GATE_TC } else { GATE };
+    let program =
+        ebpf.program_mut(name).ok_or_else(|| KernelError::Object { what: format!("the program {name}") })?;
+    match program {
+        Program::Xdp(program) => program.load(),
+        Program::SchedClassifier(program) => program.load(),
+        _ => return Err(KernelError::Object { what: format!("the program {name} as XDP or classifier") }),
+    }
+    .map_err(refused(name))?;
     let path = Path::new(abi::PIN_GATE);
     let fresh = path.with_file_name("gate_next");
     pins::remove_left_over(&fresh)?;

@@ -60,7 +60,7 @@ pub enum KernelError {
         what: String,
     },
     /// The kernel lacks what the gate is built on.
-    #[error("this kernel lacks {feature}, which Portcullis needs (Linux 6.1 or later with BTF): {source}")]
+    #[error("this kernel lacks {feature}, which Portcullis needs (Linux 5.15 or later with BTF): {source}")]
     Unsupported {
         /// What is missing.
         feature: &'static str,

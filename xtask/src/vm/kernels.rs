@@ -68,7 +68,7 @@ pub struct Kernel {
 /// Oldest first.
 pub const KERNELS: [Kernel; 6] = [
     Kernel { version: "5.10", usual: false, archive: DEBIAN_SECURITY, suite: "bullseye-security" },
-    Kernel { version: "5.15", usual: false, archive: UBUNTU, suite: "jammy-updates" },
+    Kernel { version: "5.15", usual: true, archive: UBUNTU, suite: "jammy-updates" },
     Kernel { version: "6.1", usual: true, archive: DEBIAN, suite: "bookworm" },
     Kernel { version: "6.8", usual: true, archive: UBUNTU, suite: "noble-updates" },
     Kernel { version: "6.12", usual: true, archive: DEBIAN, suite: "trixie" },

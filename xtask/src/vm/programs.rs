@@ -2,14 +2,15 @@
 //! gate and the exit program are the only ones of their types, but for the kernel's own, which are tiny.
 
 use crate::error::{Error, Result};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::path::PathBuf;
 
 const BPF_PROG_GET_NEXT_ID: libc::c_int = 11;
 const BPF_PROG_GET_FD_BY_ID: libc::c_int = 13;
-/// Types as in fdinfo, and what is ours of each: XDP and TRACING.
-const OURS: [(&str, &str); 2] = [("6", "gate"), ("26", "exit")];
+/// Types as in fdinfo, and what is ours of each: XDP, SCHED_CLS (the gate of old kernels), TRACING.
+const OURS: [(&str, &str); 3] = [("6", "gate"), ("3", "gate as classifier"), ("26", "exit")];
 
 /// `union bpf_attr`, the part of those two.
 #[repr(C)]
@@ -25,7 +26,7 @@ struct ById {
 /// # Errors
 /// A program's information cannot be read.
 pub fn verified() -> Result<String> {
-    let mut most = OURS.map(|(_, name)| (name, None));
+    let mut most = BTreeMap::new();
     let mut asked = ById::default();
     while bpf(BPF_PROG_GET_NEXT_ID, &mut asked) >= 0 {
         asked = ById { id: asked.next_id, ..ById::default() };
@@ -45,14 +46,16 @@ pub fn verified() -> Result<String> {
         };
         // Told since 5.16.
         let count = field("verified_insns:").and_then(|number| number.parse::<u32>().ok());
-        for (_, most) in most.iter_mut().filter(|(ours, _)| ours == name) {
-            *most = count.max(*most);
-        }
+        let most = most.entry(name).or_default();
+        *most = count.max(*most);
     }
-    let told = most.map(|(name, count)| match count {
-        Some(count) => format!("{name}: {count} instructions verified"),
-        None => format!("{name}: the kernel tells no number of instructions"),
-    });
+    let told: Vec<_> = most
+        .iter()
+        .map(|(name, count)| match count {
+            Some(count) => format!("{name}: {count} instructions verified"),
+            None => format!("{name}: loaded, the kernel tells no more"),
+        })
+        .collect();
     Ok(told.join(", "))
 }
 
