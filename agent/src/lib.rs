@@ -21,3 +21,4 @@ pub mod rows;
 pub mod shadow;
 pub mod store;
 pub mod text;
+pub mod unreachable;

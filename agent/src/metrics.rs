@@ -20,6 +20,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::kernel::{Occupancy, Stats};
+use crate::unreachable::News;
 
 /// Content type of the page.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -50,6 +51,11 @@ struct CallerLabels {
     result: &'static str,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct AnswerLabels {
+    answer: &'static str,
+}
+
 /// The agent's counters.
 pub struct Metrics {
     registry: Registry,
@@ -60,6 +66,7 @@ pub struct Metrics {
     actions: Family<ActionLabels, Counter>,
     undecoded: Counter,
     callers: Family<CallerLabels, Counter>,
+    unreachable: Family<AnswerLabels, Counter>,
     degraded: Gauge,
     aside: Gauge,
     gate: Gauge,
@@ -103,6 +110,15 @@ impl Default for Metrics {
         for result in ["asked", "refused"] {
             callers.get_or_create(&CallerLabels { result }).inc_by(0);
         }
+        let unreachable = Family::<AnswerLabels, Counter>::default();
+        registry.register(
+            "gate_unreachable",
+            "Attempts that the PAM module decided without the gate, by on_error",
+            unreachable.clone(),
+        );
+        for answer in ["ignored", "refused"] {
+            unreachable.get_or_create(&AnswerLabels { answer }).inc_by(0);
+        }
         let degraded = Gauge::default();
         registry.register(
             "store_degraded",
@@ -138,6 +154,7 @@ impl Default for Metrics {
             actions,
             undecoded,
             callers,
+            unreachable,
             degraded,
             aside,
             gate,
@@ -189,6 +206,13 @@ impl Metrics {
     /// Counts a record that could not be decoded.
     pub fn undecoded(&self) {
         self.undecoded.inc();
+    }
+
+    /// Counts what the module did without the gate.
+    pub fn unreachable(&self, news: News) {
+        for (answer, count) in [("ignored", news.ignored), ("refused", news.refused)] {
+            self.unreachable.get_or_create(&AnswerLabels { answer }).inc_by(count);
+        }
     }
 
     /// Counts a request at the callers' socket: `asked` or `refused`.

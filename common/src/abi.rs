@@ -20,6 +20,8 @@ pub const PIN_GATE_C: &core::ffi::CStr = c"/sys/fs/bpf/portcullis/v1/gate";
 /// The agent's socket for callers who may not open the gate themselves: one [`Request`] at a time, one [`Answer`] each,
 /// as they lie in memory. A connection carries one attempt. See `agent/src/callers`.
 pub const CALLERS: &str = "/run/portcullis/callers.sock";
+/// Where the module notes what it did without the gate, see [`unreachable`].
+pub const UNREACHABLE: &str = "/run/portcullis/unreachable";
 /// The pin of `SETTINGS`, for `BPF_OBJ_GET`.
 pub const PIN_SETTINGS_C: &core::ffi::CStr = c"/sys/fs/bpf/portcullis/v1/SETTINGS";
 /// The link of the exit program.
@@ -138,6 +140,16 @@ pub mod verdict {
     pub const AGAIN: u32 = 8;
     /// Only the agent says this, at its socket: the caller may not ask that about this account; nothing was changed.
     pub const NOT_YOURS: u32 = 9;
+}
+
+/// What is noted in [`UNREACHABLE`], a byte an attempt.
+pub mod unreachable {
+    /// Let through uncounted (`on_error=ignore`, or root on a local terminal).
+    pub const IGNORED: u8 = b'i';
+    /// Refused (`on_error=deny`, or what the caller can cause).
+    pub const REFUSED: u8 = b'r';
+    /// Bytes at which the agent empties the file; the module writes up to four times as many.
+    pub const GROWN: u64 = 1 << 20;
 }
 
 /// How a call came to the gate: `Detail::via`.

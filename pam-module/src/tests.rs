@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use libc::c_int;
-use portcullis_common::abi::{Answer, Request, UNKNOWN, ask, op, outcome, source, verdict};
+use portcullis_common::abi::{Answer, Request, UNKNOWN, ask, op, outcome, source, unreachable, verdict};
 use portcullis_common::client::Error;
 use portcullis_common::link::Link;
 
@@ -33,6 +33,7 @@ struct Stage {
     told: RefCell<Vec<String>>,
     kept: Cell<Option<u32>>,
     stacked: bool,
+    noted: RefCell<Vec<u8>>,
     listening: RefCell<Vec<Pending>>,
 }
 
@@ -57,6 +58,7 @@ impl Stage {
             told: RefCell::default(),
             kept: Cell::default(),
             stacked: false,
+            noted: RefCell::default(),
             listening: RefCell::default(),
         }
     }
@@ -121,6 +123,9 @@ impl World for Stage {
     fn listen(&self, pending: Pending) -> Result<(), c_int> {
         self.listening.borrow_mut().push(pending);
         Ok(())
+    }
+    fn note(&self, what: u8) {
+        self.noted.borrow_mut().push(what);
     }
     fn passed(&self) {
         for attempt in self.armed.take() {
@@ -221,7 +226,10 @@ fn an_unreachable_gate_is_the_lines_choice() {
     let stage = gone();
     assert_eq!(authenticate(&stage), status::IGNORE);
     assert_eq!(stage.log.borrow().len(), 1, "fail-open is visible");
-    assert_eq!(module::authenticate(&gone(), &deny), status::AUTH_ERR);
+    assert_eq!(*stage.noted.borrow(), [unreachable::IGNORED]);
+    let stage = gone();
+    assert_eq!(module::authenticate(&stage, &deny), status::AUTH_ERR);
+    assert_eq!(*stage.noted.borrow(), [unreachable::REFUSED]);
     let root = Stage { uid: Ok(Some(0)), ..gone() };
     assert_eq!(module::authenticate(&root, &deny), status::IGNORE, "root on a local terminal");
     let far = Stage { uid: Ok(Some(0)), rhost: b"192.0.2.1", ..gone() };

@@ -78,6 +78,8 @@ pub trait World {
     fn listen(&self, pending: Pending) -> Result<(), c_int>;
     /// Resolves this handle's armed attempt as passed, before the stack has ended.
     fn passed(&self);
+    /// Leaves one of `abi::unreachable` where the agent will count it.
+    fn note(&self, what: u8);
     /// pam_fail_delay(3).
     fn fail_delay(&self, delay: Duration);
     /// Sleeps; the caller's wait for a reservation.

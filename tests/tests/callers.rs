@@ -183,6 +183,27 @@ fn a_claim_clears_nothing_and_a_broken_connection_is_a_failure() {
 }
 
 #[test]
+fn what_was_decided_without_the_gate_is_counted() {
+    if !enter("what_was_decided_without_the_gate_is_counted", &setup()) {
+        return;
+    }
+    std::fs::remove_dir_all("/sys/fs/bpf/portcullis").unwrap();
+    assert!(su::attempt(KON, "jon", &password("jon")).unwrap().let_in, "on_error=ignore");
+    locker_stack("on_error=deny");
+    assert!(!run("sh", &["-c", "echo wrong | pamtester locker jon authenticate"]).unwrap().0);
+    let counted = || {
+        let (_, page) = run("curl", &["-s", "http://127.0.0.1:9456/metrics"])?;
+        let of = |answer: &str| {
+            let start = format!("portcullis_gate_unreachable_total{{answer=\"{answer}\"}} ");
+            page.lines().find_map(|line| line.strip_prefix(start.as_str()).map(str::to_owned))
+        };
+        // su asks in the auth and in the account phase.
+        Ok(of("ignored").as_deref() == Some("2") && of("refused").as_deref() == Some("1"))
+    };
+    wait_for("the counts", 15, counted).unwrap();
+}
+
+#[test]
 fn root_without_bpf_goes_by_the_agent() {
     if !enter("root_without_bpf_goes_by_the_agent", &setup()) {
         return;

@@ -32,6 +32,7 @@ use crate::metrics::Metrics;
 use crate::names::Names;
 use crate::shadow::Shadow;
 use crate::store::Store;
+use crate::unreachable::Unreachable;
 use actions::Finished;
 use command::{Command, Reply};
 
@@ -94,6 +95,7 @@ pub struct Engine {
     wake: Boot,
     since: Timestamp,
     last_lost: u64,
+    unreachable: Unreachable,
     gate_answers: bool,
     store_told: scan::StoreTold,
     last_members: Instant,

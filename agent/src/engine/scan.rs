@@ -16,6 +16,7 @@ use crate::api::view::Event;
 use crate::config::{CLASS_DEFAULT, Config};
 use crate::kernel::{Slice, TableRow, gate};
 use crate::rows::{self, Now};
+use crate::unreachable::News;
 
 /// Gate calls of one scan.
 const CALLS: usize = 1_024;
@@ -51,6 +52,7 @@ impl Engine {
         // What the events say comes first: they know more.
         self.drain_ring()?;
         self.tell_lost()?;
+        self.tell_unreachable()?;
         self.look_at_gate()?;
         if self.last_members.elapsed() >= MEMBERS {
             self.last_members = Instant::now();
@@ -134,6 +136,27 @@ impl Engine {
                 "{since} events found no room; locks are made up for by this scan, their attempts are not in the history"
             ));
             self.publish(log::Level::Warn, event);
+        }
+        Ok(())
+    }
+
+    /// Says what the module decided without the gate since the last scan.
+    fn tell_unreachable(&mut self) -> Result<(), EngineError> {
+        let news = match self.unreachable.news() {
+            Ok(news) => news,
+            Err(error) => {
+                log::error!("what the PAM module did without the gate cannot be read: {error}");
+                return Ok(());
+            }
+        };
+        if news != News::default() {
+            self.metrics.unreachable(news);
+            let mut event = Event::new(Now::read()?.wall, "gate_unreachable");
+            event.detail = Some(format!(
+                "{} attempts let through uncounted and {} refused without the gate, by on_error; the PAM log says why",
+                news.ignored, news.refused
+            ));
+            self.publish(log::Level::Error, event);
         }
         Ok(())
     }

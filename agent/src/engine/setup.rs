@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use portcullis_common::abi::cause;
+use portcullis_common::abi::{UNREACHABLE, cause};
 use portcullis_common::ledger::NEVER;
 use portcullis_policy::{Boot, Input, Policy, Restored};
 use tokio::sync::Semaphore;
@@ -26,6 +26,7 @@ use crate::names::Names;
 use crate::rows::Now;
 use crate::shadow::Shadow;
 use crate::store::{Store, StoredLock};
+use crate::unreachable::Unreachable;
 
 /// What [`bring_up`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,6 +124,7 @@ impl Engine {
             wake: Boot::NEVER,
             since: jiff::Timestamp::now(),
             last_lost,
+            unreachable: Unreachable::new(UNREACHABLE.into()),
             gate_answers: true,
             store_told: StoreTold::default(),
             last_members: Instant::now(),

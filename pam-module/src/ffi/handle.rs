@@ -1,12 +1,15 @@
 //! libpam and the system behind one handle: `World` over the C interface.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
+use std::fs::File;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::ptr::{null, null_mut};
 use std::time::Duration;
 
 use pam_sys::raw::{pam_get_data, pam_get_item, pam_get_user, pam_set_data, pam_set_item};
 use pam_sys::{PamConversation, PamHandle, PamItemType, PamMessageStyle};
-use portcullis_common::abi::{Answer, OFF_WORD, Request};
+use portcullis_common::abi::{Answer, OFF_WORD, Request, UNREACHABLE, unreachable};
 use portcullis_common::client::{Error, Gate};
 use portcullis_common::link::Link;
 
@@ -236,6 +239,21 @@ impl World for Pam {
 
     fn passed(&self) {
         armed::passed(self);
+    }
+
+    fn note(&self, what: u8) {
+        // Root's own file in root's own folder; for others, and where the agent never was, the log is all there is.
+        let file = File::options()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            .open(UNREACHABLE);
+        if let Ok(mut file) = file
+            && file.metadata().is_ok_and(|data| data.is_file() && data.len() < 4 * unreachable::GROWN)
+        {
+            let _ = file.write_all(&[what]);
+        }
     }
 
     fn fail_delay(&self, delay: Duration) {

@@ -3,7 +3,7 @@
 //! Invariant: what a caller can cause himself always refuses.
 
 use libc::c_int;
-use portcullis_common::abi::verdict;
+use portcullis_common::abi::{unreachable, verdict};
 use portcullis_common::client::Error;
 
 use super::REFUSAL_DELAY;
@@ -57,6 +57,7 @@ impl std::fmt::Display for Trouble {
 pub fn unreachable_gate(world: &impl World, options: &Options, user: &[u8], trouble: &Trouble) -> c_int {
     if trouble.is_callers() {
         world.log(Level::Error, &format!("attempt refused (the caller may have caused this): {trouble}"));
+        world.note(unreachable::REFUSED);
         return status::AUTH_ERR;
     }
     if world.switched_off() {
@@ -66,14 +67,17 @@ pub fn unreachable_gate(world: &impl World, options: &Options, user: &[u8], trou
     match options.on_error {
         OnError::Ignore => {
             world.log(Level::Warning, &format!("attempt not counted (on_error=ignore): {trouble}"));
+            world.note(unreachable::IGNORED);
             status::IGNORE
         }
         OnError::Deny if local_root() => {
             world.log(Level::Warning, &format!("attempt not counted (root on a local terminal): {trouble}"));
+            world.note(unreachable::IGNORED);
             status::IGNORE
         }
         OnError::Deny => {
             world.log(Level::Error, &format!("attempt refused (on_error=deny): {trouble}"));
+            world.note(unreachable::REFUSED);
             world.fail_delay(REFUSAL_DELAY);
             status::AUTH_ERR
         }
