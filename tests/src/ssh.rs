@@ -5,6 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use crate::stack::must;
 use crate::system::{run, wait_for, write};
+use crate::terminal::Terminal;
 use crate::{Error, Result};
 
 /// A key that jon and kon accept.
@@ -41,11 +42,25 @@ impl Sshd {
     /// The options and the target of a client that tries `methods` only and answers one prompt each.
     #[must_use]
     pub fn arguments(&self, user: &str, methods: &str) -> Vec<String> {
+        self.prompting(user, methods, 1)
+    }
+
+    /// The same, for a terminal, answering `prompts` prompts of each method.
+    ///
+    /// # Errors
+    /// When ssh cannot be started.
+    pub fn at_terminal(&self, user: &str, methods: &str, prompts: u32) -> Result<Terminal> {
+        let words = self.prompting(user, methods, prompts);
+        let words: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
+        Terminal::start(&format!("ssh {}", words.join(" ")))
+    }
+
+    fn prompting(&self, user: &str, methods: &str, prompts: u32) -> Vec<String> {
         let options = [
             "StrictHostKeyChecking=no",
             "UserKnownHostsFile=/dev/null",
             "LogLevel=ERROR",
-            "NumberOfPasswordPrompts=1",
+            &format!("NumberOfPasswordPrompts={prompts}"),
             "IdentitiesOnly=yes",
             &format!("PreferredAuthentications={methods}"),
         ];

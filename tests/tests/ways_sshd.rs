@@ -7,7 +7,6 @@ use portcullis_tests::inside::{Setup, enter};
 use portcullis_tests::ssh::{Sshd, make_key};
 use portcullis_tests::stack::{must, without_delays};
 use portcullis_tests::system::{password, run};
-use portcullis_tests::terminal::Terminal;
 
 const CONFIG: &str = r#"
 break_glass = "admin"
@@ -154,9 +153,7 @@ fn sshd_a_right_password_does_not_pay_for_wrong_codes() {
         Sshd::start(2206, &format!("{ALL}\nAuthenticationMethods password,keyboard-interactive")).unwrap();
     let right = password("jon");
     let logon = |code: &str| {
-        let words = sshd.arguments("jon", "password,keyboard-interactive");
-        let words: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
-        let mut ssh = Terminal::start(&format!("ssh {}", words.join(" "))).unwrap();
+        let mut ssh = sshd.at_terminal("jon", "password,keyboard-interactive", 1).unwrap();
         ssh.answer(&right).unwrap();
         ssh.answer(code).unwrap();
         ssh.rest().unwrap().contains("\njon\r\n")
@@ -177,4 +174,61 @@ fn sshd_a_right_password_does_not_pay_for_wrong_codes() {
         ["pass sshd 127.0.0.1, fail sshd 127.0.0.1"; 3].join(", ") + " → locked",
         "the password right, the code wrong, three times"
     );
+}
+
+#[test]
+fn sshd_several_tries_in_one_connection() {
+    if !enter("sshd_several_tries_in_one_connection", &SETUP) {
+        return;
+    }
+    without_delays().unwrap();
+    let sshd = Sshd::start(2207, ALL).unwrap();
+    let right = password("jon");
+    let mut books = Books::open("jon").unwrap();
+    let logon = |methods: &str, prompts: u32, answers: &[&str]| {
+        let mut ssh = sshd.at_terminal("jon", methods, prompts).unwrap();
+        for answer in answers {
+            ssh.answer(answer).unwrap();
+        }
+        ssh.rest().unwrap().contains("\njon\r\n")
+    };
+    for method in [PASSWORD, INTERACTIVE] {
+        assert!(logon(method, 3, &["wrong", "wrong", &right]));
+        assert_eq!(
+            books.take().unwrap(),
+            "fail sshd 127.0.0.1, fail sshd 127.0.0.1, pass sshd 127.0.0.1, cleared sshd 127.0.0.1 → 0",
+            "{method}: wrong, wrong, right"
+        );
+        assert!(!logon(method, 4, &["wrong", "wrong", "wrong", &right]));
+        let (before, refused) = ("fail sshd 127.0.0.1, ".repeat(3), "refused sshd 127.0.0.1 → locked");
+        assert_eq!(books.take().unwrap(), before + refused, "{method}: wrong three times, then right");
+    }
+    // After a wrong password on the connection's own handle libpam fails pam_setcred for the whole stack, and sshd ends
+    // the connection: with stock Debian stacks too. By then every factor was right.
+    for (methods, goes_on) in
+        [("password,keyboard-interactive", false), ("keyboard-interactive,password", true)]
+    {
+        assert_eq!(logon(methods, 1, &["wrong", &right]), goes_on, "{methods}");
+        assert_eq!(
+            books.take().unwrap(),
+            "fail sshd 127.0.0.1, pass sshd 127.0.0.1, cleared sshd 127.0.0.1 → 0",
+            "{methods}: wrong by the first, right by the second"
+        );
+    }
+}
+
+#[test]
+fn sshd_gives_those_it_does_not_let_in_another_password() {
+    if !enter("sshd_gives_those_it_does_not_let_in_another_password", &SETUP) {
+        return;
+    }
+    without_delays().unwrap();
+    let denied = Sshd::start(2208, &format!("{ALL}\nDenyUsers jon")).unwrap();
+    let mut books = Books::open("jon").unwrap();
+    for method in [PASSWORD, INTERACTIVE] {
+        assert!(!denied.logon("jon", method, &password("jon")).unwrap());
+        assert_eq!(books.take().unwrap(), "fail sshd 127.0.0.1 → 1", "{method}, DenyUsers, right");
+        assert!(!denied.logon("root", method, "wrong").unwrap());
+        assert_eq!(books.take().unwrap(), "fail sshd 127.0.0.1 for root → 0", "{method}, PermitRootLogin no");
+    }
 }

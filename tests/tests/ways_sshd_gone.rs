@@ -26,8 +26,7 @@ const HOLD: &str = "/run/hold";
 
 /// A client at its prompt.
 fn at_the_prompt(sshd: &Sshd, method: &str) -> Terminal {
-    let words: Vec<String> = sshd.arguments("jon", method).iter().map(|word| format!("'{word}'")).collect();
-    Terminal::start(&format!("ssh {}", words.join(" "))).unwrap()
+    sshd.at_terminal("jon", method, 1).unwrap()
 }
 
 #[test]

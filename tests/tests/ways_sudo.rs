@@ -129,4 +129,14 @@ fn sudo_charges_whose_password_it_asks() {
     rules("Defaults targetpw\nkon ALL=(ALL) ALL");
     assert!(sudo(COMMAND, &["wrong", &password("jon")]).contains("jon"));
     assert_eq!(books.take().unwrap(), "fail sudo kon, pass sudo kon, cleared sudo kon → 0", "targetpw");
+
+    let mut books = Books::open("kon").unwrap();
+    rules("kon ALL=(ALL) ALL");
+    let right = password("kon");
+    sudo("runuser -u kon -- sudo -k -i -u jon id -un", &["wrong", &right]);
+    assert_eq!(books.take().unwrap(), "fail sudo-i kon, pass sudo-i kon, cleared sudo-i kon → 0", "sudo -i");
+
+    rules("Defaults !pam_setcred\nkon ALL=(ALL) ALL");
+    sudo("runuser -u kon -- sudo -k -u jon id -un", &["wrong", &right]);
+    assert_eq!(books.take().unwrap(), "fail sudo kon, pass sudo kon → 1", "!pam_setcred");
 }
