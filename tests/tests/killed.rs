@@ -113,12 +113,13 @@ fn kill_while_the_password_is_checked_counts_at_once() {
         let mut su = Su::start(KON, "jon").unwrap();
         su.wait_prompt().unwrap();
         su.submit("wrong").unwrap();
-        wait_for("the guess", 10, || Ok(counter.guesses()? == expected)).unwrap();
+        // One actor holds at most two: the third goes through only when the first two are failures.
+        let reached = wait_for("the guess", 8, || Ok(counter.guesses()? == expected));
+        assert!(reached.is_ok(), "killed guesses are still out: {reached:?}");
         su.signal(Signal::SIGKILL).unwrap();
         assert_eq!(su.verdict().unwrap().signal, Some(9));
     }
     // Long before the maximum age the third one has locked.
-    let let_in = su::attempt(KON, "jon", &password("jon")).unwrap().let_in;
-    assert!(!let_in, "three killed guesses did not lock");
+    assert!(!su::attempt(KON, "jon", &password("jon")).unwrap().let_in);
     assert_eq!(counter.guesses().unwrap(), 3);
 }

@@ -55,7 +55,7 @@ const MUTATIONS: [Mutation; 9] = [
         place: Place::Gate(&[
             Red {
                 test: "callers_on_every_core_are_admitted_deny_times",
-                says: "rounds admitted another number than",
+                says: "admitted another number than deny",
             },
             Red { test: "parallel_wrong_guesses_never_exceed_deny", says: "more than deny" },
         ]),
@@ -65,7 +65,7 @@ const MUTATIONS: [Mutation; 9] = [
         breaks: "a killed program's guess counts at once",
         place: Place::Gate(&[Red {
             test: "kill_while_the_password_is_checked_counts_at_once",
-            says: "three killed guesses did not lock",
+            says: "killed guesses are still out",
         }]),
     },
 ];
