@@ -10,6 +10,8 @@ use std::process::Command;
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 const DEBIAN_PACKAGES: [&str; 2] = ["rustc-web", "libstd-rust-web-dev-bpf"];
 const TARGET: &str = "bpfel-unknown-none";
+/// A nightly whose LLVM is one that [`LINKER_VERSION`] understands: from LLVM 23 on there is no optimisation for size.
+const NIGHTLY: &str = "nightly-2026-02-15";
 const LINKER_VERSION: &str = "0.10.4";
 
 /// What to build, and where to.
@@ -19,10 +21,12 @@ pub struct Options {
     pub features: Option<String>,
     /// Where the object goes; the agent's place by default.
     pub out: Option<PathBuf>,
+    /// How; chosen by what is present by default.
+    pub way: Option<Way>,
 }
 
 /// How the object is compiled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Way {
     /// Debian's rustc-web with libstd-rust-web-dev-bpf.
     Debian,
@@ -46,9 +50,9 @@ impl Way {
             return Ok(Self::Nightly);
         }
         if apt::here() && run::works("rustup", "--version") {
-            eprintln!("xtask: rustup toolchain install nightly --component rust-src");
+            eprintln!("xtask: rustup toolchain install {NIGHTLY} --component rust-src");
             let mut install = Command::new("rustup");
-            install.args(["toolchain", "install", "nightly", "--profile", "minimal"]);
+            install.args(["toolchain", "install", NIGHTLY, "--profile", "minimal"]);
             install.args(["--component", "rust-src"]);
             run::run(&mut install, "install rustup's nightly with rust-src by hand")?;
             return Ok(Self::Nightly);
@@ -56,7 +60,7 @@ impl Way {
         Err(Error::Missing {
             what: "a compiler for eBPF".into(),
             advice: format!(
-                "on Debian run `apt-get install {}`, elsewhere `rustup toolchain install nightly --component rust-src`",
+                "on Debian run `apt-get install {}`, elsewhere `rustup toolchain install {NIGHTLY} --component rust-src`",
                 DEBIAN_PACKAGES.join(" ")
             ),
         })
@@ -67,10 +71,10 @@ impl Way {
         match self {
             Self::Debian => format!(
                 "eBPF by Debian's {DEBIAN_RUSTC} and its core for BPF (the other way, used when that is absent: \
-                 rustup toolchain install nightly --component rust-src)"
+                 rustup toolchain install {NIGHTLY} --component rust-src)"
             ),
             Self::Nightly => format!(
-                "eBPF by rustup's nightly with -Zbuild-std=core (the other way, preferred on Debian: apt-get install {})",
+                "eBPF by rustup's {NIGHTLY} with -Zbuild-std=core (the other way, preferred on Debian: apt-get install {})",
                 DEBIAN_PACKAGES.join(" ")
             ),
         }
@@ -82,7 +86,7 @@ impl Way {
             Self::Debian => run::cargo(),
             Self::Nightly => {
                 let mut cargo = Command::new("cargo");
-                cargo.arg("+nightly").env_remove("RUSTUP_TOOLCHAIN").env_remove("RUSTC");
+                cargo.arg(format!("+{NIGHTLY}")).env_remove("RUSTUP_TOOLCHAIN").env_remove("RUSTC");
                 cargo
             }
         };
@@ -117,7 +121,7 @@ fn flags() -> String {
 
 /// Builds and checks the object. Returns where it is.
 pub fn build(workspace: &Workspace, options: &Options) -> Result<PathBuf> {
-    let way = Way::choose()?;
+    let way = options.way.map_or_else(Way::choose, Ok)?;
     eprintln!("xtask: {}", way.describe());
     ensure_linker(workspace)?;
     let mut cargo = way.cargo(workspace, "build");
@@ -177,7 +181,7 @@ fn debian_core() -> bool {
 
 fn nightly_source() -> bool {
     let mut ask = Command::new("rustc");
-    ask.args(["+nightly", "--print", "sysroot"]).env_remove("RUSTUP_TOOLCHAIN");
+    ask.args([&format!("+{NIGHTLY}"), "--print", "sysroot"]).env_remove("RUSTUP_TOOLCHAIN");
     let Ok(answer) = run::output(&mut ask) else { return false };
     let sysroot = PathBuf::from(String::from_utf8_lossy(&answer.stdout).trim());
     answer.status.success() && sysroot.join("lib/rustlib/src/rust/library/core").is_dir()

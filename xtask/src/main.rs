@@ -72,6 +72,9 @@ struct BuildEbpf {
     /// Where the object goes (default: ebpf/portcullis.bpf.o in the target folder)
     #[arg(long)]
     out: Option<PathBuf>,
+    /// The compiler to use (default: Debian's where it is, else nightly)
+    #[arg(long, value_name = "COMPILER")]
+    with: Option<ebpf::Way>,
 }
 
 fn main() -> ExitCode {
@@ -94,7 +97,10 @@ fn dispatch(verb: Verb) -> Result<u8> {
     let workspace = Workspace::find()?;
     match verb {
         Verb::BuildEbpf(args) => {
-            ebpf::build(&workspace, &ebpf::Options { features: args.features, out: args.out })?;
+            ebpf::build(
+                &workspace,
+                &ebpf::Options { features: args.features, out: args.out, way: args.with },
+            )?;
         }
         Verb::Build => build::build(&workspace)?,
         Verb::Sandbox(options) => return sandbox::run(&workspace, &options),

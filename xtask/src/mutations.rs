@@ -126,6 +126,7 @@ fn expect_red(stages: &mut Stages, feature: &str, command: &mut Command, says: O
 fn object(workspace: &Workspace, feature: &str) -> Result<PathBuf> {
     build::refresh(workspace)?;
     let object = workspace.target.join("ebpf").join(format!("{feature}.bpf.o"));
-    ebpf::build(workspace, &ebpf::Options { features: Some(feature.into()), out: Some(object.clone()) })?;
+    let options = ebpf::Options { features: Some(feature.into()), out: Some(object.clone()), way: None };
+    ebpf::build(workspace, &options)?;
     Ok(object)
 }
