@@ -216,6 +216,8 @@ pub mod flag {
 pub mod ask {
     /// The caller will not wait any longer: a BUSY verdict is to be told as an event.
     pub const LAST_TRY: u32 = 1;
+    /// CHECK: a logon came without a guess (by a key) and is refused where the account is locked: to be told as an event.
+    pub const LOGON: u32 = 2;
 }
 
 /// Indexes of `STATS`.

@@ -63,7 +63,7 @@ fn call(packet: *mut Packet, op: u32, now: u64) {
     let request = unsafe { &(*packet).request };
     let account = request.entry.account;
     let result = request.arg;
-    let last_try = request.flags & ask::LAST_TRY != 0;
+    let flags = request.flags;
     let Some(rule) = rule_of(account) else {
         reply(packet, now, 0, &Seen::nothing(verdict::UNCOUNTED, 0));
         return;
@@ -96,7 +96,7 @@ fn call(packet: *mut Packet, op: u32, now: u64) {
         None => Seen::nothing(verdict::NOTHING, 0),
     };
     after(packet, op, account, &seen);
-    let kind = kind_of(op, last_try, result, &seen);
+    let kind = kind_of(op, flags, result, &seen);
     if kind != NO_EVENT {
         // SAFETY: see `answer`.
         tell(kind, now, rule, &seen, unsafe { &raw const (*packet).request.entry });
@@ -180,13 +180,14 @@ fn after(packet: *mut Packet, op: u32, account: u64, seen: &Seen) {
 }
 
 #[inline(always)]
-fn kind_of(op: u32, last_try: bool, result: u32, seen: &Seen) -> u32 {
+fn kind_of(op: u32, flags: u32, result: u32, seen: &Seen) -> u32 {
     let due = if seen.step.flags & !flag::EXEMPT != 0 { event::DUE } else { NO_EVENT };
     match op {
         _ if seen.step.verdict == verdict::AGAIN => NO_EVENT,
         op::ADMIT if seen.step.verdict == verdict::UNCOUNTED => event::UNCOUNTED,
         op::ADMIT if seen.step.verdict == verdict::LOCKED => event::REFUSED,
-        op::ADMIT if seen.step.verdict == verdict::BUSY && last_try => event::BUSY,
+        op::ADMIT if seen.step.verdict == verdict::BUSY && flags & ask::LAST_TRY != 0 => event::BUSY,
+        op::CHECK if seen.locked_until != 0 && flags & ask::LOGON != 0 => event::REFUSED,
         op::RESOLVE => told(result),
         op::CONFIRM if seen.step.verdict == verdict::DONE => event::CLEARED,
         op::LOCK if seen.step.verdict == verdict::DONE => event::LOCKED,

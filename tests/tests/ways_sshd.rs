@@ -82,7 +82,8 @@ fn sshd_locks_passwords_and_keys() {
     assert!(log.contains("127.0.0.1"), "{log}");
     assert_eq!(
         books.take().unwrap(),
-        "fail sshd 127.0.0.1, fail sshd 127.0.0.1, fail sshd 127.0.0.1, refused sshd 127.0.0.1, refused sshd 127.0.0.1 → locked"
+        "fail sshd 127.0.0.1, fail sshd 127.0.0.1, fail sshd 127.0.0.1, refused sshd 127.0.0.1, refused sshd 127.0.0.1, refused sshd 127.0.0.1 → locked",
+        "two passwords and a key"
     );
     assert!(sshd.logon("jon", KEY, "").unwrap(), "released");
 

@@ -35,6 +35,8 @@ enum Task {
 struct Armed {
     handle: *mut PamHandle,
     original: Option<DelayFn>,
+    /// What libpam will call the delay function with: the application's pointer of PAM_CONV.
+    appdata: *mut c_void,
     task: Task,
 }
 
@@ -52,7 +54,8 @@ pub(super) fn attempt(pam: &Pam, attempt: Attempt) -> Result<(), c_int> {
 /// Has `task` done when the stack of this handle ends.
 fn arm(pam: &Pam, task: Task) -> Result<(), c_int> {
     let original = pam.delay_fn();
-    let armed = Armed { handle: pam.0, original, task };
+    let appdata = pam.conversation().map_or(std::ptr::null_mut(), |conversation| conversation.data_ptr);
+    let armed = Armed { handle: pam.0, original, appdata, task };
     let kept = ARMED.with(|stack| {
         let free = stack.iter().find(|place| place.get().is_none());
         free.map(|place| place.set(Some(armed))).is_some()
@@ -110,9 +113,17 @@ fn forget_stale(pam: &Pam) {
     }
 }
 
-/// The newest armed attempt of this thread.
-fn take() -> Option<Armed> {
-    ARMED.with(|stack| stack.iter().rev().find_map(Cell::take))
+/// The newest armed attempt of this thread whose conversation has this pointer. The delay function gets no handle: the
+/// pointer tells handles apart that are under way at once, where the application gives each its own. A module that has
+/// put another conversation in place leaves the newest.
+fn take(appdata: *mut c_void) -> Option<Armed> {
+    ARMED.with(|stack| {
+        let own = |place: &&Cell<Option<Armed>>| {
+            place.get().is_some_and(|armed| std::ptr::eq(armed.appdata, appdata))
+        };
+        let place = stack.iter().rev().find(own);
+        place.and_then(Cell::take).or_else(|| stack.iter().rev().find_map(Cell::take))
+    })
 }
 
 /// What is armed for this handle.
@@ -131,7 +142,7 @@ fn take_of(handle: *mut PamHandle) -> Option<Armed> {
 /// Called by libpam, on the thread that armed the attempt, while its handle is live.
 unsafe extern "C" fn ended(code: c_int, usec: c_uint, appdata: *mut c_void) {
     quietly((), || {
-        let Some(armed) = take() else {
+        let Some(armed) = take(appdata) else {
             return;
         };
         let pam = Pam(armed.handle);

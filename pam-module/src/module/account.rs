@@ -2,7 +2,7 @@
 //! manager.
 
 use libc::c_int;
-use portcullis_common::abi::{Request, op, verdict};
+use portcullis_common::abi::{Request, ask, op, verdict};
 
 use super::trouble::{Trouble, unreachable_gate};
 use super::{LOCKED, who};
@@ -48,6 +48,7 @@ pub fn account(world: &impl World, options: &Options) -> c_int {
         Err(errno) => return unreachable_gate(world, options, &user, &Trouble::Users(errno)),
     };
     let mut request = Request::new(op::CHECK, u64::from(uid));
+    request.flags = ask::LOGON;
     request.entry.detail = who::detail(world);
     match world.ask(&request) {
         Ok(answer) if matches!(answer.verdict, verdict::DONE | verdict::NOTHING) => {
