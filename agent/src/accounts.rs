@@ -130,7 +130,7 @@ impl From<NixUser> for User {
 }
 
 /// A line of passwd(5); none where it is no user's (comments, `+` lines, damage).
-fn user_of_line(line: &[u8]) -> Option<User> {
+pub(crate) fn user_of_line(line: &[u8]) -> Option<User> {
     let line = std::str::from_utf8(line).ok()?;
     let mut fields = line.split(':');
     let name = fields.next().filter(|name| askable(name) && !name.starts_with(['+', '-', '#']))?;

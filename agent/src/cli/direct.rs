@@ -14,11 +14,6 @@ use crate::kernel::{Slice, TableRow, Tables, gate};
 use crate::names::Names;
 use crate::rows::{self, Now};
 
-/// Whether the gate answers.
-pub fn probe() -> Result<(), CliError> {
-    gate::probe().map_err(CliError::from)
-}
-
 /// `status` without an agent.
 pub fn status() -> Result<Status, CliError> {
     let tables = Tables::open()?;

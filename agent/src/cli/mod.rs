@@ -6,14 +6,13 @@
 
 pub mod client;
 mod direct;
-mod doctor;
 mod show;
 mod table;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -23,6 +22,7 @@ use serde::Serialize;
 
 use crate::api::view::{AccountRow, Done, Event, Explain, LockRequest, Status, UnlockRequest};
 use crate::config::{self, ConfigError};
+use crate::doctor;
 use crate::exit::{self, Exit};
 use crate::kernel::KernelError;
 use client::{Client, ClientError};
@@ -80,8 +80,12 @@ enum Verb {
     Reload,
     /// The metrics page.
     Metrics,
-    /// Look for what is missing or open.
-    Doctor,
+    /// Look for what is missing or open; status 1 if there is a warning or an error.
+    Doctor {
+        /// Look at the files of another root, not at this system: no gate, no agent, no sshd is asked.
+        #[arg(long, value_name = "DIR", default_value = "/", hide_default_value = true)]
+        root: PathBuf,
+    },
     /// Print the completions for a shell.
     Completions {
         /// Which shell.
@@ -114,6 +118,8 @@ enum CliError {
     Clock(#[from] crate::clock::ClockError),
     #[error("no such account: {0}")]
     NoSuchAccount(String),
+    #[error("{0} is no folder: name the root of a system after --root")]
+    NoFolder(String),
     #[error("only root may do that: use sudo")]
     NotRoot,
     #[error("{0}")]
@@ -145,6 +151,7 @@ impl CliError {
             | Self::Kernel(_)
             | Self::Clock(_)
             | Self::Failed(_)
+            | Self::NoFolder(_)
             | Self::Output(_) => Exit::Failure,
         }
     }
@@ -213,7 +220,7 @@ impl Context {
                     io::stdout().write_all(&page)?;
                 }
             }
-            Verb::Doctor => return self.doctor().await,
+            Verb::Doctor { root } => return self.doctor(root).await,
             Verb::Completions { shell } => {
                 let mut script = Vec::new();
                 clap_complete::generate(*shell, &mut Arguments::command(), "portcullis", &mut script);
@@ -283,7 +290,7 @@ impl Context {
         write(&format!("{}\n", show::event(&event)))
     }
 
-    fn check(&self, file: &std::path::Path) -> Result<Exit, CliError> {
+    fn check(&self, file: &Path) -> Result<Exit, CliError> {
         let loaded = config::load(file);
         match (loaded, self.json) {
             (Ok(loaded), true) => {
@@ -312,12 +319,17 @@ impl Context {
         })
     }
 
-    async fn doctor(&self) -> Result<Exit, CliError> {
-        need_root()?;
-        let findings = doctor::examine(&self.client).await;
+    async fn doctor(&self, root: &Path) -> Result<Exit, CliError> {
+        if !root.is_dir() {
+            return Err(CliError::NoFolder(crate::text::escape(root.as_os_str().as_bytes())));
+        }
+        // A folder of one's own is nobody else's business.
+        if root == Path::new("/") {
+            need_root()?;
+        }
+        let findings = doctor::examine(&self.client, root).await;
         self.print(&findings, |findings| doctor::render(findings))?;
-        let bad = findings.iter().any(|finding| finding.state == doctor::State::Bad);
-        Ok(if bad { Exit::Failure } else { Exit::Ok })
+        Ok(if doctor::needs_work(&findings) { Exit::Failure } else { Exit::Ok })
     }
 
     /// Prints what was done; problems make it a failure.
