@@ -217,9 +217,17 @@ pub fn render(findings: &[Finding]) -> String {
             text.push_str(&format!("{:<7}  {:<check$}  → {next}\n", "", ""));
         }
     }
-    let count = |level| sorted.iter().filter(|finding| finding.level == level).count();
-    let (errors, warnings, notes) = (count(Level::Error), count(Level::Warning), count(Level::Note));
-    text.push_str(&format!("{errors} errors, {warnings} warnings, {notes} notes, {} ok\n", count(Level::Ok)));
+    let count = |level, one: &str, more: &str| {
+        let count = sorted.iter().filter(|finding| finding.level == level).count();
+        format!("{count} {}", if count == 1 { one } else { more })
+    };
+    text.push_str(&format!(
+        "{}, {}, {}, {}\n",
+        count(Level::Error, "error", "errors"),
+        count(Level::Warning, "warning", "warnings"),
+        count(Level::Note, "note", "notes"),
+        count(Level::Ok, "ok", "ok")
+    ));
     text
 }
 
@@ -238,7 +246,7 @@ mod tests {
         assert!(lines[0].starts_with("ok       bpffs"), "{text}");
         assert!(lines[1].starts_with("ERROR    auth-missing  su  no line (/etc/pam.d/su)"), "{text}");
         assert!(lines[2].ends_with("→ add it"), "{text}");
-        assert_eq!(lines[3], "1 errors, 0 warnings, 0 notes, 1 ok");
+        assert_eq!(lines[3], "1 error, 0 warnings, 0 notes, 1 ok");
     }
 
     #[test]

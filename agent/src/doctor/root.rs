@@ -41,8 +41,7 @@ impl Root {
 
     fn open(&self, path: &str, flags: OFlag) -> io::Result<OwnedFd> {
         let root = open(&self.path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
-        let flags = flags | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-        let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_IN_ROOT);
+        let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(ResolveFlag::RESOLVE_IN_ROOT);
         Ok(openat2(&root, path.trim_start_matches('/'), how)?)
     }
 
@@ -51,7 +50,7 @@ impl Root {
     /// # Errors
     /// It cannot be opened or read, or is no regular file.
     pub fn read(&self, path: &str) -> io::Result<Vec<u8>> {
-        let file = File::from(self.open(path, OFlag::O_RDONLY)?);
+        let file = File::from(self.open(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)?);
         if !file.metadata()?.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "no regular file"));
         }
@@ -109,6 +108,7 @@ mod tests {
         assert_eq!(root.read("/etc/pam.d/b").unwrap(), b"inside");
         assert_eq!(root.read("/etc/pam.d/c").unwrap_err().kind(), io::ErrorKind::NotFound);
         assert_eq!(root.list("/etc/pam.d"), ["a", "b", "c"]);
+        assert!(root.metadata("/etc/pam.d/a").unwrap().is_file() && root.metadata("/etc/pam.d/c").is_err());
         assert!(root.read("/etc/pam.d").is_err() && root.list("/nowhere").is_empty());
     }
 }
