@@ -166,6 +166,7 @@ fn bring_up(config: &Config, loaded: Loaded, store: &Store) -> Result<(), Daemon
     let gate = match done.loaded {
         Loaded::Fresh => "loaded",
         Loaded::Replaced => "replaced over the same tables",
+        Loaded::TookOver => "of the version before has handed over its counts",
         Loaded::Kept => "is loaded and stays",
     };
     log::info!("gate {gate}, configuration {}, {} locks given back", done.generation, done.restored);
@@ -248,6 +249,12 @@ async fn work(path: PathBuf, config: Config, store: Store) -> Result<(), DaemonE
     let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Runtime)?;
     notify(&[sd_notify::NotifyState::Ready]);
     log::info!("portcullisd {} is ready", env!("CARGO_PKG_VERSION"));
+    // Programs with the older module in them are served from here on: its gate need not say any more that it has moved.
+    match kernel::retire_predecessors() {
+        Ok(0) => {}
+        Ok(_) => log::info!("the pins of the version before are gone"),
+        Err(error) => log::warn!("{error}"),
+    }
     loop {
         tokio::select! {
             _ = hangup.recv() => {

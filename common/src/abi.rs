@@ -4,28 +4,77 @@
 //! below; numbers are never reused. A change of any record raises [`ABI`], which is part of the pin path, so two
 //! versions never read each other's maps. Times are CLOCK_BOOTTIME nanoseconds.
 
+use core::ffi::CStr;
+
 use crate::ledger::{Ledger, Rule};
 
+/// A version of this file, and where its gate is pinned.
+#[derive(Clone, Copy, Debug)]
+pub struct Version {
+    /// Its number.
+    pub abi: u32,
+    /// The folder of its pins.
+    pub folder: &'static str,
+    /// Its gate: a program to be called with `BPF_PROG_TEST_RUN`, never attached.
+    pub gate: &'static str,
+    /// The same path for `BPF_OBJ_GET`.
+    pub gate_c: &'static CStr,
+    /// Its `SETTINGS`, for `BPF_OBJ_GET`.
+    pub settings_c: &'static CStr,
+    /// The link of its exit program.
+    pub exit_link: &'static str,
+}
+
+macro_rules! version {
+    ($number:literal) => {
+        Version {
+            abi: $number,
+            folder: concat!("/sys/fs/bpf/portcullis/v", $number),
+            gate: concat!("/sys/fs/bpf/portcullis/v", $number, "/gate"),
+            gate_c: c_text(concat!("/sys/fs/bpf/portcullis/v", $number, "/gate\0")),
+            settings_c: c_text(concat!("/sys/fs/bpf/portcullis/v", $number, "/SETTINGS\0")),
+            exit_link: concat!("/sys/fs/bpf/portcullis/v", $number, "/exit_link"),
+        }
+    };
+}
+
+const fn c_text(text: &'static str) -> &'static CStr {
+    match CStr::from_bytes_with_nul(text.as_bytes()) {
+        Ok(text) => text,
+        Err(_) => c"",
+    }
+}
+
+/// The versions that this build speaks, its own first, then the one before: its gate may be running when this build is
+/// installed, and hands its counts over (see `agent/src/kernel/upgrade.rs`). Their records are laid out alike; a version
+/// that lays them out anew converts in `client` and there.
+#[cfg(not(feature = "abi-next"))]
+pub const VERSIONS: [Version; 1] = [version!(1)];
+/// For the tests of an upgrade: the next version, which differs in its number alone.
+#[cfg(feature = "abi-next")]
+pub const VERSIONS: [Version; 2] = [version!(2), version!(1)];
+
+const OWN: Version = {
+    let [own, ..] = VERSIONS;
+    own
+};
+
 /// Version of everything in this file.
-pub const ABI: u32 = 1;
+pub const ABI: u32 = OWN.abi;
 /// The folder of all pins, mode 0700, root's. Its mode is the whole guard of the gate (`BPF_PROG_TEST_RUN` asks for no
 /// capability on new kernels).
 pub const PIN_ROOT: &str = "/sys/fs/bpf/portcullis";
 /// The pins of this ABI version.
-pub const PIN_DIR: &str = "/sys/fs/bpf/portcullis/v1";
+pub const PIN_DIR: &str = OWN.folder;
 /// The gate: a program to be called with `BPF_PROG_TEST_RUN`, never attached.
-pub const PIN_GATE: &str = "/sys/fs/bpf/portcullis/v1/gate";
-/// The same path for `BPF_OBJ_GET`.
-pub const PIN_GATE_C: &core::ffi::CStr = c"/sys/fs/bpf/portcullis/v1/gate";
+pub const PIN_GATE: &str = OWN.gate;
 /// The agent's socket for callers who may not open the gate themselves: one [`Request`] at a time, one [`Answer`] each,
 /// as they lie in memory. A connection carries one attempt. See `agent/src/callers`.
 pub const CALLERS: &str = "/run/portcullis/callers.sock";
 /// Where the module notes what it did without the gate, see [`unreachable`].
 pub const UNREACHABLE: &str = "/run/portcullis/unreachable";
-/// The pin of `SETTINGS`, for `BPF_OBJ_GET`.
-pub const PIN_SETTINGS_C: &core::ffi::CStr = c"/sys/fs/bpf/portcullis/v1/SETTINGS";
 /// The link of the exit program.
-pub const PIN_EXIT_LINK: &str = "/sys/fs/bpf/portcullis/v1/exit_link";
+pub const PIN_EXIT_LINK: &str = OWN.exit_link;
 /// The word on the kernel command line that keeps Portcullis from loading and from refusing.
 pub const OFF_WORD: &str = "portcullis=off";
 

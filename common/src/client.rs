@@ -5,7 +5,7 @@
 
 use core::{ffi::CStr, mem::zeroed};
 
-use crate::abi::{ABI, Answer, PIN_GATE_C, PIN_SETTINGS_C, Packet, Request, Settings, verdict};
+use crate::abi::{ABI, Answer, Packet, Request, Settings, VERSIONS, Version, verdict};
 
 const BPF_MAP_LOOKUP_ELEM: libc::c_int = 1;
 const BPF_OBJ_GET: libc::c_int = 7;
@@ -124,6 +124,34 @@ impl core::error::Error for Error {}
 #[derive(Debug)]
 pub struct Gate {
     fd: Fd,
+    abi: u32,
+}
+
+/// Asks the gate that runs, be it of this version or of the one before. A verdict of MOVED: neither answers just now, the
+/// counts are on their way from one to the other.
+///
+/// # Errors
+/// See [`Gate::open`] and [`Gate::call`].
+pub fn ask(request: &Request) -> Result<Answer, Error> {
+    let one = |version: &Version| Gate::open_version(version).and_then(|gate| gate.call(request));
+    let [own, older @ ..] = &VERSIONS;
+    let mut found = one(own);
+    for version in older {
+        match found {
+            Err(Error::Open(libc::ENOENT)) => found = one(version),
+            Ok(Answer { verdict: verdict::MOVED, .. }) => match one(version) {
+                // Taken away when it had handed over.
+                Err(Error::Open(libc::ENOENT)) => {}
+                other => found = other,
+            },
+            _ => break,
+        }
+    }
+    // Pinned between the first look and the last: an older one is taken away only after that.
+    if !older.is_empty() && found == Err(Error::Open(libc::ENOENT)) {
+        found = one(own);
+    }
+    found
 }
 
 /// A descriptor that is closed when it is dropped.
@@ -136,15 +164,36 @@ impl Gate {
     /// # Errors
     /// [`Error::Open`] with the errno of `BPF_OBJ_GET`.
     pub fn open() -> Result<Self, Error> {
-        open_pin(PIN_GATE_C).map(|fd| Self { fd: Fd(fd) })
+        let [own, ..] = &VERSIONS;
+        Self::open_version(own)
     }
 
-    /// The settings of the running gate.
+    /// Opens the pinned gate of a version.
+    ///
+    /// # Errors
+    /// [`Error::Open`] with the errno of `BPF_OBJ_GET`.
+    pub fn open_version(version: &Version) -> Result<Self, Error> {
+        open_pin(version.gate_c).map(|fd| Self { fd: Fd(fd), abi: version.abi })
+    }
+
+    /// The settings of the running gate; of the gate before, where this version's has none yet (they are handed over).
     ///
     /// # Errors
     /// [`Error::Open`] and [`Error::Run`] with the errno of `BPF_OBJ_GET` and `BPF_MAP_LOOKUP_ELEM`.
     pub fn settings() -> Result<Settings, Error> {
-        let map = Fd(open_pin(PIN_SETTINGS_C)?);
+        let mut found = Err(Error::Open(libc::ENOENT));
+        for version in &VERSIONS {
+            found = Self::settings_of(version);
+            match found {
+                Ok(Settings { generation: 0, .. }) | Err(Error::Open(libc::ENOENT)) => {}
+                _ => break,
+            }
+        }
+        found
+    }
+
+    fn settings_of(version: &Version) -> Result<Settings, Error> {
+        let map = Fd(open_pin(version.settings_c)?);
         let key = 0u32;
         let mut value = Settings::default();
         let place = &raw mut value;
@@ -179,6 +228,10 @@ impl Gate {
         // SAFETY: Packet is integers only; all zero is a valid one.
         let mut packet: Packet = unsafe { zeroed() };
         packet.request = *request;
+        // Older versions lay out a request as this one does: one number is the whole difference.
+        if VERSIONS.iter().any(|version| version.abi == request.abi) {
+            packet.request.abi = self.abi;
+        }
         let place = &raw mut packet;
         let mut attr = TestRun {
             prog_fd: self.fd.0.cast_unsigned(),

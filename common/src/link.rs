@@ -6,8 +6,8 @@
 
 use core::mem::zeroed;
 
-use crate::abi::{Answer, CALLERS, Request};
-use crate::client::{Error, Gate};
+use crate::abi::{Answer, CALLERS, Request, verdict};
+use crate::client::{self, Error};
 
 /// Seconds that connecting, asking or being answered may take.
 const PATIENCE: libc::time_t = 2;
@@ -28,15 +28,18 @@ impl Link {
     pub const NONE: Self = Self(-1);
 
     /// Asks the gate itself; where it is closed to the caller, the agent, over this link, which is opened if need be and
-    /// stays open.
+    /// stays open. The same where the gate has moved, to a version that this program does not know: the agent knows both.
     ///
     /// # Errors
     /// What [`Gate`] says; [`Error::Agent`] where the agent was asked and gave no answer. Where there is no agent to be
     /// asked, the gate's own error.
     pub fn call(&mut self, request: &Request) -> Result<Answer, Error> {
         if self.0 < 0 {
-            let direct = Gate::open().and_then(|gate| gate.call(request));
-            match direct {
+            match client::ask(request) {
+                Ok(answer) if answer.verdict == verdict::MOVED => match connect() {
+                    Ok(socket) => *self = Self(socket),
+                    Err(_) => return Ok(answer),
+                },
                 Err(error) if error.is_closed() => match connect() {
                     Ok(socket) => *self = Self(socket),
                     Err(libc::ENOENT) => return Err(error),

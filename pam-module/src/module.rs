@@ -87,7 +87,7 @@ pub fn resolve(world: &impl World, mut attempt: Attempt, status: c_int) {
     request.op = op::RESOLVE;
     request.arg = status::outcome_of(status);
     request.entry.detail.status = status;
-    if let Err(error) = world.gate(&request, &mut attempt.link) {
+    if let Err(error) = world.settled(&request, &mut attempt.link) {
         // The reservation becomes a failure by its age, if the gate comes back.
         world.log(Level::Warning, &format!("result of an attempt not recorded: {error}"));
     }
@@ -138,7 +138,8 @@ fn charge(world: &impl World, options: &Options, user: &[u8]) -> Charged {
     }
 }
 
-/// Asks for a reservation until there is one, the account is locked, or the wait is over.
+/// Asks for a reservation until there is one, the account is locked, or the wait is over: for others' guesses to end, or
+/// for a gate that is being replaced.
 fn admit(
     world: &impl World,
     request: &mut Request,
@@ -154,7 +155,7 @@ fn admit(
             request.flags = ask::LAST_TRY;
         }
         let answer = world.gate(request, link)?;
-        if answer.verdict != verdict::BUSY || waited >= wait {
+        if !matches!(answer.verdict, verdict::BUSY | verdict::MOVED) || waited >= wait {
             return Ok(answer);
         }
         let time = (pause + spread).min(wait.saturating_sub(waited)).max(Duration::from_millis(1));
@@ -181,7 +182,7 @@ fn give_back(world: &impl World, mut attempt: Attempt) {
     let mut back = attempt.request;
     back.op = op::RESOLVE;
     back.arg = outcome::VOID;
-    let _ = world.gate(&back, &mut attempt.link);
+    let _ = world.settled(&back, &mut attempt.link);
     attempt.link.close();
 }
 

@@ -190,6 +190,22 @@ fn busy_is_waited_for_within_bounds_and_the_last_try_says_so() {
 }
 
 #[test]
+fn a_gate_that_is_being_replaced_is_waited_for_within_bounds() {
+    let moved = || answer(verdict::MOVED);
+    let stage = Stage::new([moved(), moved(), answer(verdict::ADMITTED), moved(), answer(verdict::DONE)]);
+    assert_eq!(authenticate(&stage), status::IGNORE);
+    assert_eq!(stage.armed.borrow().len(), 1);
+    // The result too.
+    stage.passed();
+    assert_eq!(stage.asked.borrow().last().map(|request| request.op), Some(op::RESOLVE));
+    assert!(stage.answers.borrow().is_empty());
+    let stage = Stage::new((0..10_000).map(|_| moved()));
+    let deny = Options { on_error: OnError::Deny, ..Options::default() };
+    assert_eq!(module::authenticate(&stage, &deny), status::AUTH_ERR);
+    assert_eq!(stage.slept.get(), Duration::from_secs(10));
+}
+
+#[test]
 fn an_aborted_prompt_costs_nothing_and_is_never_ignored() {
     for code in [19, 20, 26, status::SUCCESS, status::IGNORE] {
         let stage = Stage { password: Err(code), ..Stage::new([]) };

@@ -4,11 +4,16 @@
 use std::time::Duration;
 
 use libc::c_int;
-use portcullis_common::abi::{Answer, Request};
+use portcullis_common::abi::{Answer, Request, verdict};
 use portcullis_common::client::Error;
 use portcullis_common::link::Link;
 
 use crate::module::conversation::Pending;
+
+/// How long what is to be told may wait for a gate that is being replaced.
+const REPLACED: Duration = Duration::from_secs(10);
+/// Pause between two tries of it.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// How loudly a line of the log speaks (syslog.h).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,10 +65,22 @@ pub trait World {
     fn switched_off(&self) -> bool;
     /// Asks the gate, or the agent over `link`, which stays open for the rest of the attempt.
     fn gate(&self, request: &Request, link: &mut Link) -> Result<Answer, Error>;
+    /// Asks; again and again, for up to [`REPLACED`], while the gate is being replaced.
+    fn settled(&self, request: &Request, link: &mut Link) -> Result<Answer, Error> {
+        let mut waited = Duration::ZERO;
+        loop {
+            let answer = self.gate(request, link)?;
+            if answer.verdict != verdict::MOVED || waited >= REPLACED {
+                return Ok(answer);
+            }
+            self.sleep(PAUSE);
+            waited += PAUSE;
+        }
+    }
     /// Asks once, outside an attempt.
     fn ask(&self, request: &Request) -> Result<Answer, Error> {
         let mut link = Link::NONE;
-        let answer = self.gate(request, &mut link);
+        let answer = self.settled(request, &mut link);
         link.close();
         answer
     }

@@ -40,12 +40,23 @@ pub fn pid() -> Result<Option<Pid>> {
 /// # Errors
 /// When there is no agent, or it does not end.
 pub fn kill_9() -> Result<()> {
+    kill_9_and(|| {
+        let gone = || Ok(pid()?.is_none() && UnixStream::connect(SOCKET).is_err());
+        wait_for("the agent's end", PATIENCE, gone)
+    })
+}
+
+/// Sends SIGKILL and waits as `wait` does.
+///
+/// # Errors
+/// When there is no agent, or what was waited for does not come.
+pub fn kill_9_and(wait: impl FnOnce() -> Result<()>) -> Result<()> {
     let trouble = |source| Error::Program { program: PROGRAM.into(), source };
     let Some(agent) = pid()? else {
         return Err(trouble(std::io::ErrorKind::NotFound.into()));
     };
     kill(agent, Signal::SIGKILL).map_err(|errno| trouble(errno.into()))?;
-    wait_for("the agent's end", PATIENCE, || Ok(pid()?.is_none() && UnixStream::connect(SOCKET).is_err()))
+    wait()
 }
 
 /// Starts it and waits until it serves. It ends with the sandbox.
@@ -53,7 +64,15 @@ pub fn kill_9() -> Result<()> {
 /// # Errors
 /// When it cannot be started, or does not serve.
 pub fn start() -> Result<Child> {
-    let mut agent = Command::new(PROGRAM);
+    start_program(PROGRAM)
+}
+
+/// Starts the agent `program`, another build of it, in the same way.
+///
+/// # Errors
+/// When it cannot be started, or does not serve.
+pub fn start_program(program: &str) -> Result<Child> {
+    let mut agent = Command::new(program);
     agent.arg("run").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let agent = agent.spawn().map_err(|source| Error::Program { program: PROGRAM.into(), source })?;
     wait_for("the agent's socket", PATIENCE, || Ok(UnixStream::connect(SOCKET).is_ok()))?;

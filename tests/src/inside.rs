@@ -19,6 +19,9 @@ const GATE_OBJECT: &str = "PORTCULLIS_GATE_OBJECT";
 /// Where the program of the test is seen inside.
 const PROGRAM: &str = "/opt/portcullis-test";
 
+/// Where agent and module of the next ABI version are seen inside.
+pub const NEXT: &str = "/opt/portcullis-next";
+
 /// A configuration: deny = 3, no shadow lock, guesses without a result count after 4 s.
 pub const SHORT: &str = r#"
 break_glass = "admin"
@@ -41,6 +44,17 @@ pub struct Setup<'a> {
     pub bare: bool,
 }
 
+/// Which sandbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// As `cargo xtask sandbox` makes it.
+    Usual,
+    /// With agent and module of the next ABI version in [`NEXT`].
+    Next,
+    /// With systemd as its process 1, which starts what is installed.
+    Systemd,
+}
+
 impl Setup<'_> {
     /// With [`SHORT`].
     #[must_use]
@@ -54,18 +68,27 @@ impl Setup<'_> {
 /// # Panics
 /// When the test fails inside, or no sandbox can be made: both fail the test.
 #[must_use]
-#[allow(clippy::panic, reason = "this is how a test fails")]
 pub fn enter(name: &str, setup: &Setup<'_>) -> bool {
+    enter_a(Kind::Usual, name, setup)
+}
+
+/// [`enter`], with a sandbox of another kind.
+///
+/// # Panics
+/// As [`enter`].
+#[must_use]
+#[allow(clippy::panic, reason = "this is how a test fails")]
+pub fn enter_a(kind: Kind, name: &str, setup: &Setup<'_>) -> bool {
     if std::env::var_os(INSIDE).is_some() {
         return true;
     }
-    if let Err(trouble) = outside(name, setup) {
+    if let Err(trouble) = outside(kind, name, setup) {
         panic!("{trouble}");
     }
     false
 }
 
-fn outside(name: &str, setup: &Setup<'_>) -> Result<(), String> {
+fn outside(kind: Kind, name: &str, setup: &Setup<'_>) -> Result<(), String> {
     let program = own_path()?;
     let mut sandbox = Command::new(xtask()?);
     sandbox.args(["sandbox", "--quiet", "--bind"]).arg(format!("{}:{PROGRAM}", program.display()));
@@ -79,6 +102,15 @@ fn outside(name: &str, setup: &Setup<'_>) -> Result<(), String> {
     }
     if setup.bare {
         sandbox.arg("--bare");
+    }
+    match kind {
+        Kind::Usual => {}
+        Kind::Next => {
+            sandbox.arg("--bind").arg(format!("{}:{NEXT}", beside("abi-next")?.display()));
+        }
+        Kind::Systemd => {
+            sandbox.arg("--systemd");
+        }
     }
     if let Some(object) = std::env::var_os(GATE_OBJECT) {
         sandbox.arg("--gate-object").arg(object);
@@ -104,10 +136,15 @@ fn outside(name: &str, setup: &Setup<'_>) -> Result<(), String> {
 /// # Errors
 /// When it was not built: the message says how to.
 pub fn xtask() -> Result<PathBuf, String> {
+    beside("xtask")
+}
+
+/// What was built beside this program, or in a folder above.
+fn beside(name: &str) -> Result<PathBuf, String> {
     let program = own_path()?;
     let mut folders = program.ancestors().skip(1);
-    let found = folders.find_map(|folder| Some(folder.join("xtask")).filter(|path| path.is_file()));
-    found.ok_or_else(|| "no xtask beside the tests: run them by `cargo xtask test`".into())
+    let found = folders.find_map(|folder| Some(folder.join(name)).filter(|path| path.exists()));
+    found.ok_or_else(|| format!("no {name} beside the tests: run them by `cargo xtask test`"))
 }
 
 fn own_path() -> Result<PathBuf, String> {

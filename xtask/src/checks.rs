@@ -38,6 +38,9 @@ pub fn test(workspace: &Workspace, filter: Option<&str>) -> Result<u8> {
         stages.skip("whole-system tests", "they need root: sudo -E cargo xtask test");
         return Ok(stages.report());
     }
+    if !stages.step("build, next ABI", || build::next(workspace)) {
+        return Ok(stages.report());
+    }
     let mut system = runner(workspace, filter);
     system.args(["--package", "portcullis-tests"]);
     // The sandboxes of two tests share two cores well enough; more would only make them wait.

@@ -4,7 +4,7 @@
 //! this connection, and to look. Whatever he tells is a claim: it gives back or fails the guess that he took himself,
 //! and clears nothing (a pass is not remembered for a confirmation). Nobody locks or unlocks here.
 
-use portcullis_common::abi::{Answer, Detail, Request, UNKNOWN, op, outcome, source, verdict, via};
+use portcullis_common::abi::{Answer, Detail, Request, UNKNOWN, VERSIONS, op, outcome, source, verdict, via};
 use tokio::net::UnixStream;
 
 /// What the kernel shows instead of the uids of foreign user namespaces (user_namespaces(7)).
@@ -31,6 +31,12 @@ pub struct Session {
     caller: Caller,
     /// The guess that is out: what was asked at its admission, with its token.
     guess: Option<Request>,
+}
+
+/// Whether `number` is that of an older version this one takes over from.
+fn is_older(number: u32) -> bool {
+    let [_, older @ ..] = &VERSIONS;
+    older.iter().any(|version| version.abi == number)
 }
 
 /// The answer to what may not be asked.
@@ -61,6 +67,8 @@ impl Session {
             op::ADMIT if self.guess.is_some() => return None,
             op::ADMIT | op::CHECK => {}
             op::CONFIRM if self.is_root() => {}
+            // Admitted by the gate before this one, which is closed since: only root could ask it.
+            op::RESOLVE if self.guess.is_none() && self.is_root() && is_older(request.abi) => {}
             // The guess of this connection, whatever the caller says its name is.
             op::RESOLVE => request.entry.token = self.guess?.entry.token,
             _ => return None,
@@ -164,6 +172,22 @@ mod tests {
         admitted(&mut own, A, 5);
         assert_eq!(own.allow(&resolve).unwrap().entry.token, 5, "not the token that was named");
         assert!(own.allow(&about(op::ADMIT, A)).is_none(), "one at a time");
+    }
+
+    #[test]
+    fn what_the_gate_before_admitted_is_resolved_by_root_alone() {
+        for number in [0, 1, 2, 3] {
+            let mut resolve = about(op::RESOLVE, B);
+            resolve.abi = number;
+            resolve.entry.token = 7;
+            let older = cfg!(feature = "abi-next") && number == 1;
+            assert_eq!(
+                session(0).allow(&resolve).map(|told| told.entry.token),
+                older.then_some(7),
+                "{number}"
+            );
+            assert!(session(B).allow(&resolve).is_none(), "{number}");
+        }
     }
 
     #[test]

@@ -16,8 +16,8 @@ fn call(request: &Request) -> Result<Answer, KernelError> {
     match answer.verdict {
         verdict::INVALID => Err(failed("it speaks another version: restart portcullisd".to_owned())),
         verdict::MOVED => Err(failed(format!(
-            "it is frozen, as for an upgrade that never ended: stop portcullisd, `rm -r {}`, then start \
-             portcullis-gate and portcullisd (locks come back from the store, counts do not)",
+            "it is frozen, as for an upgrade that never ended: `systemctl restart portcullis-gate portcullisd` ends it; \
+             else stop portcullisd, `rm -r {}`, then start both (locks come back from the store, counts do not)",
             portcullis_common::abi::PIN_DIR
         ))),
         verdict::AGAIN => Err(failed("the account's row changed under the call: try again".to_owned())),

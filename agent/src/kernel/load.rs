@@ -13,7 +13,7 @@ use aya::{Btf, Ebpf, EbpfLoader};
 use portcullis_common::abi;
 
 use super::pins::{self, SHAPES};
-use super::{KernelError, Tables, bpf, refused};
+use super::{KernelError, Tables, bpf, refused, upgrade};
 
 /// The eBPF object this agent was built with.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portcullis.bpf.o"));
@@ -37,6 +37,8 @@ pub enum Loaded {
     Fresh,
     /// A gate was running and was replaced over the same maps.
     Replaced,
+    /// A gate of the ABI version before was running, and has handed over its counts.
+    TookOver,
     /// A gate was running and was left as it is.
     Kept,
 }
@@ -47,7 +49,7 @@ pub enum Loaded {
 /// See [`load`].
 pub fn load_if_missing(object: &[u8]) -> Result<Loaded, KernelError> {
     pins::prepare()?;
-    pins::check_maps()?;
+    pins::check_maps(Path::new(abi::PIN_DIR))?;
     let whole = pins::gate_pinned() && Path::new(abi::PIN_EXIT_LINK).exists();
     match super::gate::probe() {
         Ok(_) if whole => {
@@ -68,7 +70,7 @@ pub fn load_if_missing(object: &[u8]) -> Result<Loaded, KernelError> {
 /// See [`KernelError`]: each names what is missing or in the way and what to do.
 pub fn load(object: &[u8]) -> Result<Loaded, KernelError> {
     pins::prepare()?;
-    pins::check_maps()?;
+    pins::check_maps(Path::new(abi::PIN_DIR))?;
     raise_memlock();
     let had_gate = pins::gate_pinned();
     let btf = Btf::from_sys_fs().map_err(|source| KernelError::Unsupported {
@@ -86,10 +88,20 @@ pub fn load(object: &[u8]) -> Result<Loaded, KernelError> {
             return Err(KernelError::Object { what: format!("the map {}", shape.name) });
         }
     }
-    Tables::open()?.ensure_settings()?;
+    let old = upgrade::predecessor();
+    match old {
+        None => Tables::open()?.ensure_settings()?,
+        Some(old) => upgrade::seal(old)?,
+    }
     exit_program(&mut ebpf, &btf)?;
     gate(&mut ebpf)?;
     pins::tighten()?;
+    if let Some(old) = old {
+        if upgrade::take_over(old)? {
+            return Ok(Loaded::TookOver);
+        }
+        upgrade::retire_predecessors()?;
+    }
     Ok(if had_gate { Loaded::Replaced } else { Loaded::Fresh })
 }
 

@@ -8,11 +8,13 @@ mod load;
 mod pins;
 mod ring;
 mod tables;
+mod upgrade;
 
 pub use load::{Loaded, OBJECT, load, load_if_missing};
 pub use pins::{PinState, gate_pinned, other_versions, pin_states, prepare, switched_off};
 pub use ring::EventRing;
 pub use tables::{Occupancy, Slice, Stats, TableRow, Tables};
+pub use upgrade::retire_predecessors;
 
 use std::io;
 use std::path::PathBuf;

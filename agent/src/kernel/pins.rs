@@ -11,7 +11,7 @@ use aya::maps::{MapInfo, MapType};
 use portcullis_common::abi::{self, map};
 use portcullis_common::ledger::Rule;
 
-use super::{KernelError, file};
+use super::{KernelError, file, upgrade};
 
 /// Mount point of bpffs.
 const BPFFS: &str = "/sys/fs/bpf";
@@ -67,7 +67,7 @@ pub fn gate_pinned() -> bool {
     fs::symlink_metadata(abi::PIN_GATE).is_ok()
 }
 
-/// Folders of other ABI versions beside ours.
+/// Folders of ABI versions beside ours that this one does not take over from.
 ///
 /// # Errors
 /// The folder of the pins cannot be read.
@@ -80,7 +80,7 @@ pub fn other_versions() -> Result<Vec<PathBuf>, KernelError> {
     };
     for entry in entries {
         let path = entry.map_err(file("read", abi::PIN_ROOT))?.path();
-        if path != Path::new(abi::PIN_DIR) {
+        if path != Path::new(abi::PIN_DIR) && !upgrade::is_predecessor(&path) {
             found.push(path);
         }
     }
@@ -120,10 +120,10 @@ pub fn prepare() -> Result<(), KernelError> {
     Ok(())
 }
 
-/// Refuses pinned maps of another shape: aya would use them as they are.
-pub(super) fn check_maps() -> Result<(), KernelError> {
+/// Refuses maps pinned in `folder` that have another shape: aya would use them as they are.
+pub(super) fn check_maps(folder: &Path) -> Result<(), KernelError> {
     for shape in &SHAPES {
-        let path = pin(shape.name);
+        let path = folder.join(shape.name);
         if fs::symlink_metadata(&path).is_err() {
             continue;
         }

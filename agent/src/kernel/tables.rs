@@ -1,18 +1,21 @@
 //! The pinned tables: the configuration is written here, accounts and counters are read.
 //!
 //! Invariants: a configuration takes effect in one store (`Settings::generation`) after everything it consists of was
-//! written beside the running one; rows are read under their spin lock (`BPF_F_LOCK`) and never written or deleted here:
-//! the gate alone does that.
+//! written beside the running one; rows are read under their spin lock (`BPF_F_LOCK`) and never changed or deleted here:
+//! the gate alone does that. New rows come from an older gate alone ([`handover`]), while nobody is answered.
+
+mod handover;
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use aya::Pod;
 use aya::maps::{Array, HashMap, Map, MapData, MapError};
 use portcullis_common::abi::{self, Entry, Row, Settings, map, stat};
 use portcullis_common::ledger::Rule;
 
+use super::KernelError;
 use super::load::absent;
-use super::{KernelError, pins};
 
 /// Read a value under its spin lock.
 const BPF_F_LOCK: u64 = 4;
@@ -77,24 +80,24 @@ pub struct Occupancy {
 }
 
 /// Opens a pinned map.
-fn open(name: &'static str) -> Result<MapData, KernelError> {
-    let path = pins::pin(name);
+fn open(folder: &Path, name: &'static str) -> Result<MapData, KernelError> {
+    let path = folder.join(name);
     if std::fs::symlink_metadata(&path).is_err() {
         return Err(KernelError::NoGate { path });
     }
     MapData::from_pin(path).map_err(|source| KernelError::Table { what: "open", table: name, source })
 }
 
-fn hash<V: Pod>(name: &'static str) -> Result<HashMap<MapData, u64, V>, KernelError> {
-    HashMap::try_from(Map::HashMap(open(name)?)).map_err(|source| KernelError::Table {
+fn hash<V: Pod>(folder: &Path, name: &'static str) -> Result<HashMap<MapData, u64, V>, KernelError> {
+    HashMap::try_from(Map::HashMap(open(folder, name)?)).map_err(|source| KernelError::Table {
         what: "use",
         table: name,
         source,
     })
 }
 
-fn array<V: Pod>(name: &'static str) -> Result<Array<MapData, V>, KernelError> {
-    Array::try_from(Map::Array(open(name)?)).map_err(|source| KernelError::Table {
+fn array<V: Pod>(folder: &Path, name: &'static str) -> Result<Array<MapData, V>, KernelError> {
+    Array::try_from(Map::Array(open(folder, name)?)).map_err(|source| KernelError::Table {
         what: "use",
         table: name,
         source,
@@ -122,14 +125,19 @@ impl Tables {
     /// # Errors
     /// [`KernelError::NoGate`] when nothing is pinned, else what the kernel says.
     pub fn open() -> Result<Self, KernelError> {
+        Self::open_in(Path::new(abi::PIN_DIR))
+    }
+
+    /// Opens the tables pinned in a version's folder.
+    pub(super) fn open_in(folder: &Path) -> Result<Self, KernelError> {
         Ok(Self {
-            accounts: hash(map::ACCOUNTS)?,
-            unknown: hash(map::UNKNOWN)?,
-            tasks: hash(map::TASKS)?,
-            members: hash(map::MEMBERS)?,
-            classes: array(map::CLASSES)?,
-            settings: array(map::SETTINGS)?,
-            stats: array(map::STATS)?,
+            accounts: hash(folder, map::ACCOUNTS)?,
+            unknown: hash(folder, map::UNKNOWN)?,
+            tasks: hash(folder, map::TASKS)?,
+            members: hash(folder, map::MEMBERS)?,
+            classes: array(folder, map::CLASSES)?,
+            settings: array(folder, map::SETTINGS)?,
+            stats: array(folder, map::STATS)?,
         })
     }
 
