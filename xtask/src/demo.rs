@@ -8,7 +8,8 @@ use crate::{apt, build, run};
 use std::path::PathBuf;
 use std::time::Instant;
 
-const STORY: &str = "portcullis-demo";
+/// The story's program.
+pub const STORY: &str = "portcullis-demo";
 /// Where the sandbox shows the story.
 pub const STORY_INSIDE: &str = "/opt/portcullis-demo";
 
@@ -17,7 +18,7 @@ pub fn demo(workspace: &Workspace) -> Result<u8> {
     let started = Instant::now();
     apt::ensure(&build::PACKAGES, "build tools")?;
     build::refresh(workspace)?;
-    let story = program(workspace)?;
+    let story = program(workspace, STORY)?;
     let built = started.elapsed();
     let options = Options {
         config: Some(workspace.root.join("tests/demo.toml")),
@@ -35,14 +36,14 @@ pub fn demo(workspace: &Workspace) -> Result<u8> {
     Ok(status)
 }
 
-/// The story's program; built.
+/// A program of the tests; built.
 ///
 /// # Errors
 /// It does not compile.
-pub fn program(workspace: &Workspace) -> Result<PathBuf> {
+pub fn program(workspace: &Workspace, name: &str) -> Result<PathBuf> {
     let mut cargo = run::cargo();
-    cargo.args(["build", "--quiet", "--package", "portcullis-tests", "--bin", STORY]);
+    cargo.args(["build", "--quiet", "--package", "portcullis-tests", "--bin", name]);
     cargo.current_dir(&workspace.root).env("PORTCULLIS_BPF_OBJECT", workspace.bpf_object());
     run::run(&mut cargo, "see the compiler's messages above")?;
-    Ok(workspace.target.join("debug").join(STORY))
+    Ok(workspace.target.join("debug").join(name))
 }

@@ -43,9 +43,11 @@ enum Verb {
     #[command(hide = true)]
     SandboxLayer { layer: PathBuf },
     #[command(hide = true)]
+    SandboxCgroup(sandbox::cgroup::Keeper),
+    #[command(hide = true)]
     VmBoot(vm::Boot),
     #[command(hide = true)]
-    VmGuest,
+    VmGuest(vm::Guest),
 }
 
 #[derive(Args)]
@@ -91,7 +93,7 @@ fn dispatch(verb: Verb) -> Result<u8> {
     // These two run where there is no work tree.
     match &verb {
         Verb::VmBoot(options) => return vm::boot(options),
-        Verb::VmGuest => return vm::guest(),
+        Verb::VmGuest(options) => return vm::guest(options),
         _ => {}
     }
     let workspace = Workspace::find()?;
@@ -113,8 +115,9 @@ fn dispatch(verb: Verb) -> Result<u8> {
             };
         }
         Verb::Lint => return checks::lint(&workspace),
-        Verb::VmBoot(_) | Verb::VmGuest => {}
+        Verb::VmBoot(_) | Verb::VmGuest(_) => {}
         Verb::SandboxInit(init) => return sandbox::init::run(&workspace, &init),
+        Verb::SandboxCgroup(keeper) => sandbox::cgroup::keep(&keeper)?,
         Verb::SandboxLayer { layer } => sandbox::layer::make(&workspace, &layer)?,
         Verb::Install(Root { root }) => {
             build::refresh(&workspace)?;

@@ -18,6 +18,15 @@ struct Machine {
     pam: Vec<u8>,
 }
 
+/// The cgroups of sandboxes that run now.
+fn cgroups() -> BTreeSet<String> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    let unified = mounts.lines().find(|line| line.split(' ').nth(2) == Some("cgroup2")).unwrap();
+    let all = Path::new(unified.split(' ').nth(1).unwrap()).read_dir().unwrap();
+    let names = all.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned());
+    names.filter(|name| name.starts_with("portcullis-sandbox-")).collect()
+}
+
 fn machine() -> Machine {
     let pins = Path::new("/sys/fs/bpf").read_dir().unwrap();
     Machine {
@@ -107,9 +116,29 @@ fn a_sandbox_that_is_killed_leaves_nothing() {
 }
 
 #[test]
+fn a_sandbox_with_systemd_that_is_killed_leaves_nothing() {
+    let before = machine();
+    let mut child = open(&["--systemd"], &format!("{TELL}; setsid sleep 1000 & read line"));
+    let inside = namespaces(&mut child);
+    let own = format!("portcullis-sandbox-{}", child.id());
+    assert!(cgroups().contains(&own), "it has a cgroup as long as it lives");
+    child.kill().unwrap();
+    // Whoever removes the cgroup holds the pipe as well.
+    all_gone(child);
+    assert!(!cgroups().contains(&own));
+    assert_eq!(machine(), before);
+    assert_deserted(&inside);
+}
+
+#[test]
 fn the_status_of_the_command_is_returned() {
-    for (script, status) in [("exit 0", 0), ("exit 42", 42), ("kill -9 $$", 137)] {
-        let child = open(&["--bare"], script);
+    for (level, script, status) in [
+        ("--bare", "exit 0", 0),
+        ("--bare", "exit 42", 42),
+        ("--bare", "kill -9 $$", 137),
+        ("--systemd", "systemctl is-active --quiet portcullisd && exit 42", 42),
+    ] {
+        let child = open(&[level], script);
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(status), "{script}");
     }

@@ -1,7 +1,7 @@
 //! Process 1 of the sandbox: lays out the root, starts the services, runs the command, reaps, and returns its status.
 //! When it ends the kernel kills everything else in there; when its parent ends, it is killed.
 
-use super::{ENVIRONMENT, Options, net, root, services, signals, syslog};
+use super::{ENVIRONMENT, Options, net, root, services, signals, syslog, systemd};
 use crate::error::{Error, Result};
 use crate::install;
 use crate::workspace::Workspace;
@@ -79,11 +79,16 @@ pub fn run(workspace: &Workspace, init: &Init) -> Result<u8> {
     homes()?;
     // Blocked before the first thread is made, so that every thread has them blocked.
     let signals = signals::Signals::watch()?;
-    syslog::start()?;
+    if !options.systemd {
+        syslog::start()?;
+    }
     clock.lap("files");
     let passwords = services::set_passwords()?;
     clock.lap("passwords");
-    if !options.bare {
+    if options.systemd {
+        systemd::boot(options.quiet)?;
+        clock.lap("systemd");
+    } else if !options.bare {
         services::start(options, &mut clock)?;
     }
     if !options.quiet {

@@ -6,8 +6,10 @@
 //! should do nothing but end.
 //!
 //! How: `run` makes the namespaces and starts itself again as process 1 in there (`init`), which lays out the root
-//! (`root`) over the cached package layer (`layer`), starts the services (`services`) and then the command.
+//! (`root`) over the cached package layer (`layer`), starts the services (`services`, or `systemd` in a `cgroup` of its
+//! own) and then the command.
 
+pub mod cgroup;
 pub mod init;
 pub mod layer;
 pub(crate) mod net;
@@ -15,6 +17,7 @@ pub mod root;
 pub(crate) mod services;
 pub mod signals;
 pub(crate) mod syslog;
+mod systemd;
 
 use crate::error::{Error, Result};
 use crate::workspace::Workspace;
@@ -55,6 +58,9 @@ pub struct Options {
     /// Start nothing; Portcullis is installed all the same
     #[arg(long, conflicts_with = "no_agent")]
     pub bare: bool,
+    /// Boot systemd, which starts what is installed
+    #[arg(long, conflicts_with_all = ["no_agent", "bare", "gate_object"])]
+    pub systemd: bool,
     /// Configuration to use instead of packaging/sandbox.toml
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -92,6 +98,9 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<u8> {
     // In use until this process ends.
     let layer = layer::ensure(workspace, options.quiet)?;
     let started = Instant::now();
+    if options.systemd {
+        cgroup::enter(workspace)?;
+    }
     private_namespaces(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWCGROUP)?;
     // The other end closes when this process ends, however it ends.
     let (alive, held) =
@@ -130,6 +139,7 @@ fn arguments(options: &Options) -> Result<Vec<OsString>> {
     let mut list: Vec<OsString> = Vec::new();
     list.extend(options.no_agent.then(|| "--no-agent".into()));
     list.extend(options.bare.then(|| "--bare".into()));
+    list.extend(options.systemd.then(|| "--systemd".into()));
     if let Some(config) = &options.config {
         list.extend(["--config".into(), absolute(config)?.into()]);
     }

@@ -12,6 +12,9 @@ use std::path::{Path, PathBuf};
 
 const ADVICE: &str = "a sandbox needs overlayfs, tmpfs and bpffs, and a root that is no overlay of overlays";
 
+/// Flags of a mount that holds neither programs nor devices.
+const PLAIN: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
+
 /// One overlay.
 pub struct Overlay<'a> {
     /// What is below.
@@ -56,17 +59,9 @@ pub fn assemble(workspace: &Workspace, scratch: &Path, layer: &Path, binds: &[Bi
     set_mode(&upper, 0o755)?;
     overlay(&Overlay { lower: &base, upper: &upper, work: &work, read_only: false, at: &system })?;
     devices(&system)?;
-    let plain = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    attach(Some("proc"), &system.join("proc"), Some("proc"), plain, None)?;
-    // What in there belongs to the whole machine is for reading only.
-    for shared in ["proc/sys/kernel", "proc/sys/vm", "proc/sys/fs", "proc/sysrq-trigger"] {
-        let path = system.join(shared);
-        if path.exists() {
-            bind(&path, &path)?;
-        }
-    }
-    attach(Some("sysfs"), &system.join("sys"), Some("sysfs"), plain | MsFlags::MS_RDONLY, None)?;
-    attach(Some("bpf"), &system.join("sys/fs/bpf"), Some("bpf"), plain, Some("mode=0700"))?;
+    processes(&system)?;
+    attach(Some("sysfs"), &system.join("sys"), Some("sysfs"), PLAIN | MsFlags::MS_RDONLY, None)?;
+    attach(Some("bpf"), &system.join("sys/fs/bpf"), Some("bpf"), PLAIN, Some("mode=0700"))?;
     tmpfs(&system.join("run"), "mode=0755")?;
     tmpfs(&system.join("tmp"), "mode=1777")?;
     tmpfs(&system.join("var/tmp"), "mode=1777")?;
@@ -82,6 +77,23 @@ pub fn assemble(workspace: &Workspace, scratch: &Path, layer: &Path, binds: &[Bi
         bind(&pair.from, &below(&system, &pair.to))?;
     }
     Ok(system)
+}
+
+/// A /proc of this process's pid namespace; what in there belongs to the whole machine is for reading only.
+pub fn processes(system: &Path) -> Result<()> {
+    attach(Some("proc"), &system.join("proc"), Some("proc"), PLAIN, None)?;
+    for shared in ["proc/sys/kernel", "proc/sys/vm", "proc/sys/fs", "proc/sysrq-trigger"] {
+        let path = system.join(shared);
+        if path.exists() {
+            bind(&path, &path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Mounts a file system without a device.
+pub fn mount_kind(kind: &str, at: &Path) -> Result<()> {
+    attach(Some(kind), at, Some(kind), PLAIN, None)
 }
 
 /// Makes `system` the root; the host's root is gone from this mount namespace.
@@ -144,6 +156,13 @@ pub fn devices(system: &Path) -> Result<()> {
 
 /// Shows `from` at `to`, read-only.
 pub fn bind(from: &Path, to: &Path) -> Result<()> {
+    bind_writable(from, to)?;
+    let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+    attach(None, to, None, flags, None)
+}
+
+/// Shows `from` at `to`.
+pub fn bind_writable(from: &Path, to: &Path) -> Result<()> {
     if from.is_dir() {
         create(to)?;
     } else if !to.exists() {
@@ -152,9 +171,7 @@ pub fn bind(from: &Path, to: &Path) -> Result<()> {
         }
         std::fs::File::create(to).map_err(Error::file("create", to))?;
     }
-    attach_from(Some(from), to, None, MsFlags::MS_BIND, None)?;
-    let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
-    attach(None, to, None, flags, None)
+    attach_from(Some(from), to, None, MsFlags::MS_BIND, None)
 }
 
 /// Waits for the lock on `path`, which is created; it ends with the value, or with the process.

@@ -74,7 +74,7 @@ pub fn start(options: &Options, clock: &mut Clock) -> Result<()> {
         agent()?;
         clock.lap("agent");
     }
-    write("/etc/ssh/sshd_config.d/portcullis-sandbox.conf", SSHD_CONFIG)?;
+    configure_sshd()?;
     let folder = Path::new("/run/sshd");
     std::fs::create_dir_all(folder).map_err(Error::file("create", folder))?;
     // It goes into the background when it listens.
@@ -83,6 +83,11 @@ pub fn start(options: &Options, clock: &mut Clock) -> Result<()> {
     run::quietly(&mut sshd, "sshd did not start; see its messages above")?;
     clock.lap("sshd");
     Ok(())
+}
+
+/// sshd's configuration.
+pub fn configure_sshd() -> Result<()> {
+    write("/etc/ssh/sshd_config.d/portcullis-sandbox.conf", SSHD_CONFIG)
 }
 
 fn agent() -> Result<()> {

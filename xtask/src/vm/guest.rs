@@ -1,8 +1,9 @@
-//! Process 1 of the guest: inserts the modules, puts the shared root below a layer in memory, starts Portcullis as the
-//! sandbox does, and runs the checks. Speaks over the second serial port and powers off.
+//! Process 1 of the guest: inserts the modules, puts the shared root below a layer in memory and /etc and the store on
+//! what both boots share, starts Portcullis as the sandbox does, and runs the checks. Speaks over the second serial port
+//! and powers off.
 
-use super::report::{CHECKS, Outcome, end, line};
-use super::{calls, programs};
+use super::report::{CHECKS, Outcome, REBOOT, end, line};
+use super::{REBOOT_INSIDE, calls, programs};
 use crate::demo;
 use crate::error::{Error, Result};
 use crate::run;
@@ -14,6 +15,10 @@ use std::time::Instant;
 
 /// Name of the shared root.
 pub const TAG: &str = "root";
+/// Name of what both boots write.
+pub const DISK: &str = "disk";
+/// The word for the second boot.
+pub const AGAIN: &str = "--again";
 /// Folder of the modules.
 pub const MODULES: &str = "/modules";
 /// `NAME=PASSWORD`, one a line.
@@ -21,22 +26,43 @@ pub const PASSWORDS: &str = "/passwords";
 /// What the initramfs has beside files.
 pub const FOLDERS: [&str; 6] = ["/proc", "/dev", "/lower", "/over", "/system", MODULES];
 
+/// Where the disk is seen.
+const MOUNTED: &str = "/mnt";
+/// On it: when the second boot begins, in seconds since 1970.
+const CLOCK: &str = "/mnt/clock";
+/// What is kept on it: where it belongs, and the folder there.
+const KEPT: [(&str, &str); 2] = [("/etc", "/mnt/etc"), ("/var/lib/portcullis", "/mnt/store")];
 const SPEAKER: &str = "/dev/ttyS1";
 const ADVICE: &str = "this verb is process 1 of a test machine only";
+
+/// The hidden verb.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct Guest {
+    /// The second boot
+    #[arg(long)]
+    again: bool,
+}
+
+type Passwords = Vec<(String, String)>;
 
 /// Does all of it; never comes back.
 ///
 /// # Errors
 /// Powering off is refused, as it is everywhere but in a guest.
-pub fn run() -> Result<u8> {
+pub fn run(options: &Guest) -> Result<u8> {
     if std::process::id() != 1 {
         return Err(Error::Refused { what: "this is no guest".into(), advice: ADVICE.into() });
     }
     match prepare() {
+        Ok(passwords) if options.again => second_boot(&passwords),
         Ok(passwords) => checks(&passwords),
-        Err(error) => say(&line("loads", Outcome::Failed, &error.to_string())),
+        Err(error) => {
+            say(&line(if options.again { REBOOT } else { "loads" }, Outcome::Failed, &error.to_string()))
+        }
     }
-    say(&end());
+    if options.again {
+        say(&end());
+    }
     nix::unistd::sync();
     let reason = nix::sys::reboot::reboot(nix::sys::reboot::RebootMode::RB_POWER_OFF);
     Err(Error::Kernel {
@@ -51,7 +77,7 @@ fn say(text: &str) {
 }
 
 /// From the kernel's first moment to the whole system. Returns the passwords' variables.
-fn prepare() -> Result<Vec<(String, String)>> {
+fn prepare() -> Result<Passwords> {
     attach("devtmpfs", "/dev", "devtmpfs", MsFlags::empty(), None)?;
     speak()?;
     attach("proc", "/proc", "proc", MsFlags::empty(), None)?;
@@ -85,8 +111,25 @@ fn prepare() -> Result<Vec<(String, String)>> {
     std::env::set_current_dir("/").map_err(Error::file("enter", "/".as_ref()))?;
     nix::unistd::sethostname("portcullis").map_err(here)?;
     net::loopback_up()?;
+    disk()?;
     syslog::start()?;
     Ok(pairs)
+}
+
+/// Puts what outlives a boot in its place: in the first one, a copy of what is there.
+fn disk() -> Result<()> {
+    attach(DISK, MOUNTED, "virtiofs", MsFlags::empty(), None)?;
+    for (place, kept) in KEPT {
+        let (place, kept) = (Path::new(place), Path::new(kept));
+        std::fs::create_dir_all(place).map_err(Error::file("create", place))?;
+        if !kept.exists() {
+            let mut copy = sandbox::inside("cp");
+            copy.arg("--archive").arg(place).arg(kept);
+            run::quietly(&mut copy, "is there room below the sandbox's /run?")?;
+        }
+        attach(&kept.to_string_lossy(), &place.to_string_lossy(), "none", MsFlags::MS_BIND, None)?;
+    }
+    Ok(())
 }
 
 /// Output goes where the host reads it.
@@ -125,7 +168,7 @@ fn attach(source: &str, at: &str, kind: &str, flags: MsFlags, options: Option<&s
 }
 
 /// Each check's result; what needs the gate is skipped without it.
-fn checks(passwords: &[(String, String)]) {
+fn checks(passwords: &Passwords) {
     let [loads, others @ ..] = CHECKS;
     match load() {
         Ok(text) => say(&line(loads, Outcome::Passed, &text)),
@@ -141,7 +184,12 @@ fn checks(passwords: &[(String, String)]) {
         let answer = match check {
             "calls" => calls::sequence(),
             "exit" => calls::death(),
-            _ => story(passwords),
+            // The second boot tells what came of it.
+            REBOOT => match play(REBOOT_INSIDE, &["before"], passwords) {
+                Ok(_) => continue,
+                failed => failed,
+            },
+            _ => play(demo::STORY_INSIDE, &[], passwords),
         };
         let (outcome, text) = match answer {
             Ok(text) => (Outcome::Passed, text),
@@ -168,15 +216,53 @@ fn load() -> Result<String> {
     Ok(format!("{verified}, {:.1} s", took.as_secs_f64()))
 }
 
-/// The demo, as `cargo xtask demo` plays it.
-fn story(passwords: &[(String, String)]) -> std::result::Result<String, String> {
+/// The second boot: the gate is loaded as its unit does it, and the first logons come before anything else runs.
+fn second_boot(passwords: &Passwords) {
+    let answer = restored(passwords);
+    let (outcome, text) = match answer {
+        Ok(text) => (Outcome::Passed, text),
+        Err(text) => (Outcome::Failed, text),
+    };
+    say(&line(REBOOT, outcome, &text));
+}
+
+fn restored(passwords: &Passwords) -> std::result::Result<String, String> {
     let started = Instant::now();
-    let mut story: Command = sandbox::inside(demo::STORY_INSIDE);
-    story.envs(passwords.iter().map(|(name, password)| (name, password))).stdin(Stdio::null());
-    story.current_dir("/root");
-    match story.status() {
+    let text = |error: Error| error.to_string();
+    set_clock().map_err(text)?;
+    let mut gate = sandbox::inside("portcullisd");
+    run::quietly(gate.arg("gate"), "portcullisd says above what is wrong").map_err(text)?;
+    play(REBOOT_INSIDE, &["first"], passwords)?;
+    services::start(&sandbox::Options::default(), &mut Clock::silent()).map_err(text)?;
+    play(REBOOT_INSIDE, &["later"], passwords)?;
+    Ok(format!("{:.1} s", started.elapsed().as_secs_f64()))
+}
+
+/// The machine was off for as long as the first boot wished.
+fn set_clock() -> Result<()> {
+    let path = Path::new(CLOCK);
+    let text = std::fs::read_to_string(path).map_err(Error::file("read", path))?;
+    let seconds = text.trim().parse().map_err(|_| Error::Refused {
+        what: format!("{CLOCK} holds no time: {text}"),
+        advice: "the first boot did not come to its end".into(),
+    })?;
+    let time = nix::sys::time::TimeSpec::new(seconds, 0);
+    nix::time::clock_settime(nix::time::ClockId::CLOCK_REALTIME, time).map_err(|source| Error::Kernel {
+        action: "set the clock".into(),
+        source,
+        advice: ADVICE,
+    })
+}
+
+/// Runs a program that says by its status whether all was as it must be.
+fn play(program: &str, arguments: &[&str], passwords: &Passwords) -> std::result::Result<String, String> {
+    let started = Instant::now();
+    let mut command: Command = sandbox::inside(program);
+    command.args(arguments).stdin(Stdio::null()).current_dir("/root");
+    command.envs(passwords.iter().map(|(name, password)| (name, password)));
+    match command.status() {
         Ok(status) if status.success() => Ok(format!("{:.1} s", started.elapsed().as_secs_f64())),
-        Ok(status) => Err(format!("it ended with {status}")),
-        Err(error) => Err(format!("it did not start: {error}")),
+        Ok(status) => Err(format!("{program} {} ended with {status}", arguments.join(" "))),
+        Err(error) => Err(format!("{program} did not start: {error}")),
     }
 }

@@ -1,7 +1,8 @@
 //! `cargo xtask test vm [KERNEL]`: Portcullis on other kernels, in qemu by emulation (no KVM needed).
 //!
-//! Each kernel boots once, on the root file system of a sandbox: the object is loaded by the real portcullisd, the gate
-//! is called by the real client, a task dies with a guess out, and the demo's story is played with the real su.
+//! Each kernel boots twice, on the root file system of a sandbox: the object is loaded by the real portcullisd, the gate
+//! is called by the real client, a task dies with a guess out, and the demo's story is played with the real su. Then the
+//! machine is switched off with locks set, and boots again with the same /etc and store.
 //!
 //! Invariants: everything runs inside a sandbox (`boot`), so nothing of qemu, virtiofsd, sockets or files outlives it,
 //! however it ends; the guest sees the root read-only, with a layer of its own memory over it.
@@ -16,7 +17,7 @@ mod programs;
 mod report;
 
 pub use boot::{Boot, boot};
-pub use guest::run as guest;
+pub use guest::{Guest, run as guest};
 
 use crate::count::Count;
 use crate::error::{Error, Result};
@@ -42,6 +43,9 @@ const VIRTIOFSD: [&str; 2] = ["/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd
 /// Where the sandbox shows this program, the kernel and the story.
 const XTASK_INSIDE: &str = "/opt/portcullis-xtask";
 const KERNEL_INSIDE: &str = "/opt/portcullis-kernel";
+/// What is played around the reboot: a program of the tests, and where the sandbox shows it.
+const REBOOT: &str = "portcullis-reboot";
+const REBOOT_INSIDE: &str = "/opt/portcullis-reboot";
 
 /// Tries one kernel, or all usual ones. Returns the exit status.
 ///
@@ -70,11 +74,14 @@ pub fn test(workspace: &Workspace, only: Option<&str>) -> Result<u8> {
         }
     };
     build::refresh(workspace)?;
-    let story = demo::program(workspace)?;
+    let played = [
+        (demo::program(workspace, demo::STORY)?, demo::STORY_INSIDE),
+        (demo::program(workspace, REBOOT)?, REBOOT_INSIDE),
+    ];
     for kernel in chosen {
         let name = format!("Linux {}", kernel.version);
         match kernels::ensure(workspace, kernel) {
-            Ok(folder) => one(workspace, &name, &folder, &tools, &story, &mut stages)?,
+            Ok(folder) => one(workspace, &name, &folder, &tools, &played, &mut stages)?,
             Err(error) => stages.skip(&name, &format!("its image cannot be had: {error}")),
         }
     }
@@ -112,7 +119,7 @@ fn one(
     name: &str,
     kernel: &Path,
     virtiofsd: &Path,
-    story: &Path,
+    played: &[(PathBuf, &str)],
     stages: &mut Stages,
 ) -> Result<()> {
     println!("== {name}");
@@ -123,7 +130,10 @@ fn one(
     let mut sandbox = Command::new(&exe);
     sandbox.args(["sandbox", "--bare", "--quiet", "--config"]).arg(workspace.root.join("tests/demo.toml"));
     sandbox.args(["--bind", &bind(&exe, XTASK_INSIDE), "--bind", &bind(kernel, KERNEL_INSIDE)]);
-    sandbox.args(["--bind", &bind(story, demo::STORY_INSIDE), "--", XTASK_INSIDE, BOOT_VERB]);
+    for (program, place) in played {
+        sandbox.args(["--bind", &bind(program, place)]);
+    }
+    sandbox.args(["--", XTASK_INSIDE, BOOT_VERB]);
     sandbox.arg("--kernel").arg(KERNEL_INSIDE).arg("--virtiofsd").arg(virtiofsd);
     let output = run::tied(&mut sandbox).stdin(Stdio::null()).stderr(Stdio::inherit()).output();
     let output = output.map_err(|source| Error::Start { program: exe.display().to_string(), source })?;

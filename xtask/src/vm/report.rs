@@ -9,7 +9,9 @@ const MARK: &str = "vm: ";
 const END: &str = "end";
 
 /// What is tried on each kernel, in this order: the story counts trips, so nothing may trip before it.
-pub const CHECKS: [&str; 4] = ["loads", "story", "calls", "exit"];
+pub const CHECKS: [&str; 5] = ["loads", "story", "calls", "exit", REBOOT];
+/// The check that two boots make up.
+pub const REBOOT: &str = "reboot";
 
 /// How a check ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,14 +137,14 @@ mod tests {
         text += &end();
         let report = Report::read(&text);
         assert_eq!(report.kernel.as_deref(), Some("6.1.0"));
-        assert_eq!(report.count(), Count { passed: 4, failed: 0, skipped: 0 });
+        assert_eq!(report.count(), Count { passed: 5, failed: 0, skipped: 0 });
         assert!(report.summary().starts_with("loads passed (a b); story passed"));
     }
 
     #[test]
     fn a_guest_that_falls_silent_has_failed() {
         let report = Report::read(&line("loads", Outcome::Passed, ""));
-        assert_eq!(report.count(), Count { passed: 1, failed: 3, skipped: 0 });
+        assert_eq!(report.count(), Count { passed: 1, failed: 4, skipped: 0 });
         let whole: Vec<_> = CHECKS.iter().map(|check| line(check, Outcome::Passed, "")).collect();
         assert_eq!(Report::read(&whole.join("\n")).count().failed, 1, "the last line is missing");
     }
