@@ -63,6 +63,8 @@ pub(super) fn take_over(old: &Version) -> Result<bool, KernelError> {
         return Ok(false);
     }
     let mut before = open(old)?;
+    // Where the kernel cannot tell, the old gate goes on.
+    calls_have_ended()?;
     let mut olds = before.settings()?;
     olds.frozen = 1;
     before.set_settings(olds)?;
@@ -114,7 +116,7 @@ fn open(old: &Version) -> Result<Tables, KernelError> {
 fn calls_have_ended() -> Result<(), KernelError> {
     // SAFETY: integers only.
     let result = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
-    if result == 0 { Ok(()) } else { Err(bpf("wait for calls of the old gate")(io::Error::last_os_error())) }
+    if result == 0 { Ok(()) } else { Err(bpf("wait for calls of the old gate, which goes on")(io::Error::last_os_error())) }
 }
 
 impl Tables {
