@@ -116,7 +116,11 @@ fn open(old: &Version) -> Result<Tables, KernelError> {
 fn calls_have_ended() -> Result<(), KernelError> {
     // SAFETY: integers only.
     let result = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
-    if result == 0 { Ok(()) } else { Err(bpf("wait for calls of the old gate, which goes on")(io::Error::last_os_error())) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(bpf("wait for calls of the old gate, which goes on")(io::Error::last_os_error()))
+    }
 }
 
 impl Tables {
