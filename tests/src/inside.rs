@@ -49,9 +49,9 @@ pub struct Setup<'a> {
 pub enum Kind {
     /// As `cargo xtask sandbox` makes it.
     Usual,
-    /// With agent and module of the next ABI version in [`NEXT`].
+    /// With agent and module of the next ABI version shown in [`NEXT`].
     Next,
-    /// With systemd as its process 1, which starts what is installed.
+    /// The same, with systemd as its process 1, which starts what is installed.
     Systemd,
 }
 
@@ -103,14 +103,11 @@ fn outside(kind: Kind, name: &str, setup: &Setup<'_>) -> Result<(), String> {
     if setup.bare {
         sandbox.arg("--bare");
     }
-    match kind {
-        Kind::Usual => {}
-        Kind::Next => {
-            sandbox.arg("--bind").arg(format!("{}:{NEXT}", beside("abi-next")?.display()));
-        }
-        Kind::Systemd => {
-            sandbox.arg("--systemd");
-        }
+    if kind != Kind::Usual {
+        sandbox.arg("--bind").arg(format!("{}:{NEXT}", beside("abi-next")?.display()));
+    }
+    if kind == Kind::Systemd {
+        sandbox.arg("--systemd");
     }
     if let Some(object) = std::env::var_os(GATE_OBJECT) {
         sandbox.arg("--gate-object").arg(object);

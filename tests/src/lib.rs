@@ -5,6 +5,7 @@
 //! * [`crowd`]: many su at once.
 //! * [`inside`]: runs a test in a throw-away system of its own.
 //! * [`ledger`]: what the gate has counted.
+//! * [`next`]: the ABI version to which tests upgrade.
 //! * [`pam`]: a service of its own on libpam.
 //! * [`pamtester`]: any stack, with any items.
 //! * [`ssh`]: ssh and sshd.
@@ -20,6 +21,7 @@ pub mod books;
 pub mod crowd;
 pub mod inside;
 pub mod ledger;
+pub mod next;
 pub mod pam;
 pub mod pamtester;
 pub mod ssh;

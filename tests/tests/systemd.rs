@@ -6,6 +6,7 @@ use std::path::Path;
 
 use portcullis_common::abi::PIN_GATE;
 use portcullis_tests::inside::{Kind, SHORT, Setup, enter_a};
+use portcullis_tests::next::{NEW, OLD, new_agent, new_module};
 use portcullis_tests::stack::must;
 use portcullis_tests::su::{self, JON, KON};
 use portcullis_tests::system::{password, portcullis, run, shadow_locked, wait_for};
@@ -120,6 +121,31 @@ fn restarts_lose_no_count_and_no_lock_and_a_stop_lets_nobody_in() {
     assert!(ledger::locked(JON).unwrap());
     let (_, events) = run("portcullis", &["events"]).unwrap();
     assert!(events.contains("trip"), "what happened meanwhile is told: {events}");
+}
+
+#[test]
+fn the_documented_upgrade_keeps_counts_and_locks() {
+    if !enter_a(Kind::Systemd, "the_documented_upgrade_keeps_counts_and_locks", &Setup::short()) {
+        return;
+    }
+    must("portcullis", &["lock", "kon"]).unwrap();
+    fail("jon");
+    fail("jon");
+    new_module().unwrap();
+    // The new module and the old gate.
+    let jon = ledger::in_version(&OLD, JON).unwrap();
+    assert!(!su::attempt(KON, "kon", &password("kon")).unwrap().let_in);
+    new_agent().unwrap();
+    must("systemctl", &["restart", GATE, AGENT]).unwrap();
+    let carried = ledger::in_version(&NEW, JON).unwrap();
+    assert_eq!((carried.failures, carried.locked_until), (jon.failures, 0), "{carried:?}");
+    assert_eq!(jon.failures, 2);
+    wait_for("the end of the old pins", 20, || Ok(!Path::new(OLD.folder).exists())).unwrap();
+    assert!(!su::attempt(KON, "kon", &password("kon")).unwrap().let_in);
+    fail("jon");
+    assert_ne!(ledger::in_version(&NEW, JON).unwrap().locked_until, 0);
+    // The command is the old one: it speaks to the agent, not to the gate.
+    assert_eq!(portcullis(&["status"]).unwrap()["gate"], true);
 }
 
 #[test]

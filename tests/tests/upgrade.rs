@@ -9,28 +9,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-use portcullis_common::abi::{Answer, VERSIONS, Version, map, verdict};
+use portcullis_common::abi::{Answer, Version, map, verdict};
 use portcullis_common::client::Error;
 use portcullis_common::ledger::NEVER;
 use portcullis_tests::crowd::Crowd;
-use portcullis_tests::inside::{Kind, NEXT, Setup, enter_a};
+use portcullis_tests::inside::{Kind, Setup, enter_a};
+use portcullis_tests::next::{NEW, OLD, built, new_module};
 use portcullis_tests::stack::must;
 use portcullis_tests::su::{self, JON, KON, Su};
 use portcullis_tests::system::{Counter, Hold, password, run, wait_for};
 use portcullis_tests::{agent, ledger};
 
-const OLD: Version = {
-    let [own, ..] = VERSIONS;
-    own
-};
-const NEW: Version = Version {
-    abi: 2,
-    folder: "/sys/fs/bpf/portcullis/v2",
-    gate: "/sys/fs/bpf/portcullis/v2/gate",
-    gate_c: c"/sys/fs/bpf/portcullis/v2/gate",
-    settings_c: c"/sys/fs/bpf/portcullis/v2/SETTINGS",
-    exit_link: "/sys/fs/bpf/portcullis/v2/exit_link",
-};
 const ADMIN: u32 = 2003;
 const DENY: usize = 3;
 
@@ -86,21 +75,8 @@ impl Watch {
     }
 }
 
-fn next(name: &str) -> String {
-    format!("{NEXT}/{name}")
-}
-
-/// Puts the new module in place, as an upgrade of the package does: programs that have the old one keep it.
-fn new_module() {
-    let found = must("sh", &["-c", "ls /lib/*/security/pam_portcullis.so"]).unwrap();
-    let place = found.trim();
-    let fresh = format!("{place}.new");
-    must("cp", &[&next("libpam_portcullis.so"), &fresh]).unwrap();
-    must("mv", &[&fresh, place]).unwrap();
-}
-
 fn upgrade() -> Child {
-    let mut gate = Command::new(next("portcullisd"));
+    let mut gate = Command::new(built("portcullisd"));
     gate.arg("gate").stdin(Stdio::null());
     gate.spawn().unwrap()
 }
@@ -121,7 +97,7 @@ fn two_hundred_guesses_across_an_upgrade_never_exceed_deny() {
     let mut first = Crowd::at_the_prompt(DENY - 1).unwrap();
     let mut old = Crowd::at_the_prompt(95).unwrap();
     let mut late = Crowd::at_the_prompt(8).unwrap();
-    new_module();
+    new_module().unwrap();
     let mut new = Crowd::at_the_prompt(95).unwrap();
     first.submit("wrong").unwrap();
     wait_for("two guesses in the check", 30, || Ok(counter.guesses()? == DENY - 1)).unwrap();
@@ -135,7 +111,7 @@ fn two_hundred_guesses_across_an_upgrade_never_exceed_deny() {
     assert!(Path::new(OLD.gate).exists(), "it says that it has moved until an agent serves");
     let carried = ledger::in_version(&NEW, JON).unwrap();
     assert_eq!(carried.failures + carried.reservations, 2, "{carried:?}");
-    let mut agent = agent::start_program(&next("portcullisd")).unwrap();
+    let mut agent = agent::start_program(&built("portcullisd")).unwrap();
     hold.end().unwrap();
     late.submit("wrong").unwrap();
     for crowd in [first, old, new, late] {
@@ -169,7 +145,7 @@ fn a_right_password_in_flight_across_an_upgrade_clears_the_failures() {
     assert!(upgrade().wait().unwrap().success());
     let carried = ledger::in_version(&NEW, JON).unwrap();
     assert_eq!((carried.failures, carried.reservations), (1, 1), "{carried:?}");
-    let mut agent = agent::start_program(&next("portcullisd")).unwrap();
+    let mut agent = agent::start_program(&built("portcullisd")).unwrap();
     hold.end().unwrap();
     assert!(flying.verdict().unwrap().let_in);
     let after = ledger::in_version(&NEW, JON).unwrap();
@@ -215,7 +191,7 @@ fn an_upgrade_that_is_killed_again_and_again_loses_nothing() {
     let jon = ledger::in_version(&NEW, JON).unwrap();
     assert_eq!((jon.failures as usize, jon.locked_until), (DENY - 1, 0), "{jon:?}");
     // And it counts on.
-    new_module();
+    new_module().unwrap();
     assert!(!su::attempt(KON, "jon", "wrong").unwrap().let_in);
     assert_ne!(ledger::in_version(&NEW, JON).unwrap().locked_until, 0);
     let refused = run("portcullisd", &["gate"]).unwrap();
