@@ -7,7 +7,7 @@ use std::path::Path;
 use portcullis_common::abi::PIN_GATE;
 use portcullis_tests::inside::{Kind, SHORT, Setup, enter_a};
 use portcullis_tests::next::{NEW, OLD, new_agent, new_module};
-use portcullis_tests::stack::must;
+use portcullis_tests::stack::{must, without_delays};
 use portcullis_tests::su::{self, JON, KON};
 use portcullis_tests::system::{password, portcullis, run, shadow_locked, wait_for};
 use portcullis_tests::{agent, ledger};
@@ -89,6 +89,7 @@ fn restarts_lose_no_count_and_no_lock_and_a_stop_lets_nobody_in() {
     ) {
         return;
     }
+    without_delays().unwrap();
     must("portcullis", &["lock", "kon", "--for", "1h"]).unwrap();
     fail("jon");
     fail("jon");
@@ -96,7 +97,6 @@ fn restarts_lose_no_count_and_no_lock_and_a_stop_lets_nobody_in() {
     let kept = |what: &str| {
         let (jon, now) = (ledger::of(JON).unwrap(), ledger::of(KON).unwrap().locked_until);
         assert_eq!((jon.failures, jon.locked_until, now), (2, 0, kon), "after {what}");
-        assert!(!su::attempt(KON, "kon", &password("kon")).unwrap().let_in, "after {what}");
     };
     must("systemctl", &["restart", AGENT]).unwrap();
     kept("a restart of the agent");
@@ -114,6 +114,7 @@ fn restarts_lose_no_count_and_no_lock_and_a_stop_lets_nobody_in() {
     assert!(!active(AGENT), "it needs the gate's unit");
     assert!(Path::new(PIN_GATE).exists());
     kept("a stop of both");
+    assert!(!su::attempt(KON, "kon", &password("kon")).unwrap().let_in, "with nothing running");
     fail("jon");
     assert!(ledger::locked(JON).unwrap(), "the third failure, with nothing running");
     must("systemctl", &["start", AGENT]).unwrap();
@@ -128,6 +129,7 @@ fn the_documented_upgrade_keeps_counts_and_locks() {
     if !enter_a(Kind::Systemd, "the_documented_upgrade_keeps_counts_and_locks", &Setup::short()) {
         return;
     }
+    without_delays().unwrap();
     must("portcullis", &["lock", "kon"]).unwrap();
     fail("jon");
     fail("jon");
@@ -157,6 +159,7 @@ fn the_hardened_unit_can_lock_a_password_and_unlock_it() {
     }
     assert_eq!(property(AGENT, "ProtectSystem"), "strict");
     assert_eq!(property(AGENT, "NoNewPrivileges"), "yes");
+    without_delays().unwrap();
     (0..3).for_each(|_| fail("jon"));
     wait_for("the shadow lock", 20, || shadow_locked("jon")).unwrap();
     wait_for("its end", 40, || Ok(!shadow_locked("jon")?)).unwrap();
