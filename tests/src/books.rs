@@ -101,6 +101,13 @@ impl Books {
     }
 }
 
+/// How many entries of a page that [`Books::take`] returned begin with `start`.
+#[must_use]
+pub fn entries(page: &str, start: &str) -> usize {
+    let list = page.split("→").next().unwrap_or_default();
+    list.split(", ").filter(|entry| entry.starts_with(start)).count()
+}
+
 /// `locked`, or the number of failures.
 fn standing(user: &str) -> Result<String> {
     let account = portcullis(&["explain", user])?;

@@ -1,20 +1,29 @@
-//! Many su at once: all of them wait at their prompts before the first is answered, and each ends with a verdict.
+//! Many su, or programs that ask like it, at once: all of them wait at their prompts before the first is answered, and each
+//! ends with a verdict.
 
-use crate::su::{KON, Su};
+use crate::su::{KON, Su, Verdict};
 use crate::{Error, Result};
 
-/// Many su of kon's, to become jon.
+/// Many attempts.
 pub struct Crowd {
     all: Vec<Su>,
 }
 
 impl Crowd {
-    /// Starts `count` of them and waits until every one has prompted.
+    /// Starts `count` su of kon's, to become jon, and waits until every one has prompted.
     ///
     /// # Errors
     /// When one cannot be started, or ends before it prompts.
     pub fn at_the_prompt(count: usize) -> Result<Self> {
-        let mut all: Vec<Su> = (0..count).map(|_| Su::start(KON, "jon")).collect::<Result<_>>()?;
+        Self::of((0..count).map(|_| Su::start(KON, "jon")))
+    }
+
+    /// Waits until every one of these has prompted.
+    ///
+    /// # Errors
+    /// When one could not be started, or ends before it prompts.
+    pub fn of(all: impl Iterator<Item = Result<Su>>) -> Result<Self> {
+        let mut all: Vec<Su> = all.collect::<Result<_>>()?;
         for su in &mut all {
             su.wait_prompt()?;
         }
@@ -27,6 +36,14 @@ impl Crowd {
     /// When one does not read.
     pub fn submit(&mut self, password: &str) -> Result<()> {
         self.all.iter_mut().try_for_each(|su| su.submit(password))
+    }
+
+    /// Answers all prompts, each with a password of its own.
+    ///
+    /// # Errors
+    /// When one does not read.
+    pub fn submit_each<'a>(&mut self, password: impl Fn(usize) -> &'a str) -> Result<()> {
+        self.all.iter_mut().enumerate().try_for_each(|(n, su)| su.submit(password(n)))
     }
 
     /// How many have no verdict yet.
@@ -46,16 +63,23 @@ impl Crowd {
     /// # Errors
     /// When one ends without a verdict.
     pub fn let_in(self) -> Result<usize> {
-        let mut let_in = 0;
-        for su in self.all {
+        Ok(self.verdicts()?.iter().filter(|verdict| verdict.let_in).count())
+    }
+
+    /// Waits for every verdict.
+    ///
+    /// # Errors
+    /// When one ends without a verdict.
+    pub fn verdicts(self) -> Result<Vec<Verdict>> {
+        let verdict = |su: Su| {
             let verdict = su.verdict()?;
             if let Some(signal) = verdict.signal {
                 let output = format!("killed by signal {signal}; {}", verdict.output);
                 return Err(Error::Answer { program: "su".into(), output });
             }
-            let_in += usize::from(verdict.let_in);
-        }
-        Ok(let_in)
+            Ok(verdict)
+        };
+        self.all.into_iter().map(verdict).collect()
     }
 }
 

@@ -24,8 +24,8 @@ pub const INCOMPLETE: c_int = PamReturnCode::INCOMPLETE as c_int;
 /// The function in the PAM_FAIL_DELAY item.
 pub type DelayFn = extern "C" fn(status: c_int, usec: c_uint, appdata: *mut c_void);
 
-/// What hidden prompts are answered with.
-type Secret = Mutex<CString>;
+/// What hidden prompts are answered with; None: the conversation fails, as at Ctrl-C.
+type Secret = Mutex<Option<CString>>;
 
 /// A handle of pam_start(3).
 pub struct Handle {
@@ -44,7 +44,7 @@ impl Handle {
     /// # Errors
     /// When libpam does not start.
     pub fn start(service: &str, user: &str, password: &str) -> Result<Self> {
-        let secret = Box::new(Mutex::new(text(password)?));
+        let secret = Box::new(Mutex::new(Some(text(password)?)));
         let data: *const Secret = &raw const *secret;
         let conversation = PamConversation { conv: Some(converse), data_ptr: data.cast_mut().cast() };
         let mut handle: *const PamHandle = null();
@@ -65,8 +65,13 @@ impl Handle {
         // SAFETY: the handle is live, libpam copies the string.
         let code = unsafe { pam_set_item(self.handle, PamItemType::USER as c_int, user.as_ptr().cast()) };
         answered("pam_set_item", code)?;
-        *self.secret.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = text(password)?;
+        *self.secret.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(text(password)?);
         Ok(())
+    }
+
+    /// From now on the user aborts at the prompt.
+    pub fn abort_at_the_prompt(&mut self) {
+        *self.secret.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = None;
     }
 
     /// The application's own delay function.
@@ -131,14 +136,17 @@ extern "C" fn converse(
     let Ok(count) = usize::try_from(count) else {
         return PamReturnCode::CONV_ERR as c_int;
     };
+    // SAFETY: the pointer given to pam_start, to a value that lives as long as the handle.
+    let secret = unsafe { &*data.cast::<Secret>() };
+    let secret = secret.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let Some(secret) = secret.as_ref() else {
+        return PamReturnCode::CONV_ERR as c_int;
+    };
     // SAFETY: libpam frees it; calloc leaves every response empty.
     let list: *mut PamResponse = unsafe { libc::calloc(count, size_of::<PamResponse>()) }.cast();
     if list.is_null() {
         return PamReturnCode::BUF_ERR as c_int;
     }
-    // SAFETY: the pointer given to pam_start, to a value that lives as long as the handle.
-    let secret = unsafe { &*data.cast::<Secret>() };
-    let secret = secret.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     for n in 0..count {
         // SAFETY: Linux-PAM hands over an array of `count` pointers.
         let message = unsafe { messages.add(n) };
@@ -148,7 +156,7 @@ extern "C" fn converse(
         let message = unsafe { &*message };
         if message.msg_style == PamMessageStyle::PROMPT_ECHO_OFF as c_int {
             // SAFETY: a NUL-terminated string; libpam frees the copy.
-            let answer: *mut c_char = unsafe { libc::strdup(CStr::as_ptr(&secret)) };
+            let answer: *mut c_char = unsafe { libc::strdup(secret.as_ptr()) };
             // SAFETY: below `count`, the length of the list.
             let response = unsafe { list.add(n) };
             // SAFETY: an element of the list that nothing else refers to.

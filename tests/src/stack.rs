@@ -38,6 +38,22 @@ pub fn service(service: &str, lines: &str) -> Result<()> {
     write(&Path::new("/etc/pam.d").join(service), lines)
 }
 
+/// Where [`install_between`] puts its module.
+pub const BETWEEN: &str = "/usr/local/lib/pam_between.so";
+
+/// Builds the module that gets in the way of the one before it: by its first word `replace` (puts a delay function of
+/// its own into PAM_FAIL_DELAY, which does nothing), `remove` (leaves none there), `chain` (calls the one it found and
+/// puts it back), `nest=SERVICE` (authenticates on a handle of its own), `later_right` and `later_wrong` (PAM_INCOMPLETE
+/// first).
+///
+/// # Errors
+/// With the compiler's words.
+pub fn install_between() -> Result<()> {
+    let source = "/usr/local/lib/pam_between.c";
+    write(Path::new(source), include_str!("between.c"))?;
+    must("cc", &["-shared", "-fPIC", "-o", BETWEEN, source, "-lpam"]).map(drop)
+}
+
 /// Runs a program that must succeed.
 ///
 /// # Errors

@@ -1,4 +1,5 @@
-//! The real su, without a terminal: the prompt is waited for, the password written, the verdict taken.
+//! The real su, without a terminal: the prompt is waited for, the password written, the verdict taken. Other programs that
+//! ask like su (sudo -S, pamtester) go the same way.
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::process::CommandExt as _;
@@ -46,8 +47,16 @@ impl Su {
         su.args([target, "-c", "id -un"]).uid(uid).gid(uid).current_dir("/");
         // A claim that must not matter.
         su.env("PAM_RUSER", "mallory").env("LOGNAME", "mallory").env("USER", "mallory");
-        su.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let child = su.spawn().map_err(trouble)?;
+        Self::spawn(su)
+    }
+
+    /// Starts a program that prompts on its stderr and reads its stdin, as su does.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn spawn(mut program: Command) -> Result<Self> {
+        program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = program.spawn().map_err(trouble)?;
         Ok(Self { child, prompt: String::new() })
     }
 

@@ -1,7 +1,8 @@
 //! Attempts under way in this thread, until libpam tells the stack's result.
 //!
-//! Invariants: the per-thread stack has no destructor, since the module is unloaded while its threads live on; whatever
-//! was put in place of the application's own functions is put back before they are called.
+//! Invariants: the per-thread places have no destructor, since the module is unloaded while its threads live on; whatever
+//! was put in place of the application's own functions is put back before they are called; a result goes to the handle
+//! that has it, in whatever order handles end.
 
 use std::cell::Cell;
 use std::ffi::{c_int, c_uint, c_void};
@@ -35,9 +36,16 @@ enum Task {
 struct Armed {
     handle: *mut PamHandle,
     original: Option<DelayFn>,
-    /// What libpam will call the delay function with: the application's pointer of PAM_CONV.
-    appdata: *mut c_void,
     task: Task,
+}
+
+/// What stands in PAM_FAIL_DELAY, a function for each place: libpam tells it no handle, and handles that wait for their
+/// application (PAM_INCOMPLETE) end in any order.
+const ENDED: [DelayFn; DEPTH] =
+    [ended::<0>, ended::<1>, ended::<2>, ended::<3>, ended::<4>, ended::<5>, ended::<6>, ended::<7>];
+
+fn is_ours(function: DelayFn) -> bool {
+    ENDED.iter().any(|ours| std::ptr::fn_addr_eq(*ours, function))
 }
 
 thread_local! {
@@ -53,17 +61,20 @@ pub(super) fn attempt(pam: &Pam, attempt: Attempt) -> Result<(), c_int> {
 
 /// Has `task` done when the stack of this handle ends.
 fn arm(pam: &Pam, task: Task) -> Result<(), c_int> {
-    let original = pam.delay_fn();
-    let appdata = pam.conversation().map_or(std::ptr::null_mut(), |conversation| conversation.data_ptr);
-    let armed = Armed { handle: pam.0, original, appdata, task };
-    let kept = ARMED.with(|stack| {
-        let free = stack.iter().find(|place| place.get().is_none());
-        free.map(|place| place.set(Some(armed))).is_some()
+    // A module that found ours in an earlier attempt may have put it back after that.
+    let original = pam.delay_fn().filter(|function| !is_ours(*function));
+    let armed = Armed { handle: pam.0, original, task };
+    let function = ARMED.with(|places| {
+        let free = places.iter().zip(ENDED).find(|(place, _)| place.get().is_none());
+        free.map(|(place, function)| {
+            place.set(Some(armed));
+            function
+        })
     });
-    if !kept {
+    let Some(function) = function else {
         return Err(status::SERVICE_ERR);
-    }
-    let code = pam.set_delay_fn(Some(ended));
+    };
+    let code = pam.set_delay_fn(Some(function));
     if code != status::SUCCESS {
         take_of(pam.0);
         return Err(code);
@@ -85,8 +96,8 @@ pub(super) fn listen(pam: &Pam, pending: Pending) -> Result<(), c_int> {
 
 /// Tells at once that this handle's attempt passed.
 pub(super) fn passed(pam: &Pam) {
-    ARMED.with(|stack| {
-        for place in stack {
+    ARMED.with(|places| {
+        for place in places {
             if let Some(armed) = place.get()
                 && armed.handle == pam.0
                 && let Task::Attempt(attempt) = armed.task
@@ -104,7 +115,7 @@ fn forget_stale(pam: &Pam) {
     let Some(stale) = take_of(pam.0) else {
         return;
     };
-    if pam.delay_fn().is_some_and(|function| std::ptr::fn_addr_eq(function, ended as DelayFn)) {
+    if pam.delay_fn().is_some_and(is_ours) {
         pam.set_delay_fn(stale.original);
     }
     if let Task::Conversation(conversation) = stale.task {
@@ -113,24 +124,11 @@ fn forget_stale(pam: &Pam) {
     }
 }
 
-/// The newest armed attempt of this thread whose conversation has this pointer. The delay function gets no handle: the
-/// pointer tells handles apart that are under way at once, where the application gives each its own. A module that has
-/// put another conversation in place leaves the newest.
-fn take(appdata: *mut c_void) -> Option<Armed> {
-    ARMED.with(|stack| {
-        let own = |place: &&Cell<Option<Armed>>| {
-            place.get().is_some_and(|armed| std::ptr::eq(armed.appdata, appdata))
-        };
-        let place = stack.iter().rev().find(own);
-        place.and_then(Cell::take).or_else(|| stack.iter().rev().find_map(Cell::take))
-    })
-}
-
 /// What is armed for this handle.
 fn take_of(handle: *mut PamHandle) -> Option<Armed> {
-    ARMED.with(|stack| {
+    ARMED.with(|places| {
         let place =
-            stack.iter().find(|place| place.get().is_some_and(|armed| std::ptr::eq(armed.handle, handle)));
+            places.iter().find(|place| place.get().is_some_and(|armed| std::ptr::eq(armed.handle, handle)));
         place.and_then(Cell::take)
     })
 }
@@ -140,9 +138,9 @@ fn take_of(handle: *mut PamHandle) -> Option<Armed> {
 ///
 /// # Safety
 /// Called by libpam, on the thread that armed the attempt, while its handle is live.
-unsafe extern "C" fn ended(code: c_int, usec: c_uint, appdata: *mut c_void) {
+unsafe extern "C" fn ended<const PLACE: usize>(code: c_int, usec: c_uint, appdata: *mut c_void) {
     quietly((), || {
-        let Some(armed) = take(appdata) else {
+        let Some(armed) = ARMED.with(|places| places.get(PLACE).and_then(Cell::take)) else {
             return;
         };
         let pam = Pam(armed.handle);
