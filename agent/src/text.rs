@@ -14,6 +14,7 @@ pub fn escape(bytes: &[u8]) -> String {
         for character in chunk.valid().chars() {
             // Writing to a String cannot fail.
             let _ = match character {
+                _ if cfg!(feature = "mutation-no-escape") => text.write_char(character),
                 '\\' => text.write_str("\\\\"),
                 '\0'..='\x1f' | '\x7f' => write!(text, "\\x{:02x}", u32::from(character)),
                 _ if steers(character) => write!(text, "\\u{{{:x}}}", u32::from(character)),

@@ -68,7 +68,10 @@ fn call(packet: *mut Packet, op: u32, now: u64) {
         reply(packet, now, 0, &Seen::nothing(verdict::UNCOUNTED, 0));
         return;
     };
-    let exempt = rule.flags & rule_flag::EXEMPT != 0 && op != op::UNLOCK && op != op::FORGET;
+    let exempt = rule.flags & rule_flag::EXEMPT != 0
+        && !cfg!(feature = "mutation-lock-exempt")
+        && op != op::UNLOCK
+        && op != op::FORGET;
     let row = if exempt { None } else { find_or_make(account, op, packet) };
     // Read again, so that the verifier does not carry each op's value through the rule: the packet is ours alone.
     // SAFETY: see `answer`.

@@ -62,10 +62,16 @@ impl Seen {
     }
 }
 
+/// Whether `account` lies in the table of names nobody has.
+#[inline(always)]
+fn unknown(account: u64) -> bool {
+    account & UNKNOWN != 0 && !cfg!(feature = "mutation-one-table")
+}
+
 /// The row of `account`.
 #[inline(always)]
 pub fn find(account: u64) -> Option<*mut KernelRow> {
-    if account & UNKNOWN != 0 { UNKNOWN_NAMES.get_ptr_mut(account) } else { ACCOUNTS.get_ptr_mut(account) }
+    if unknown(account) { UNKNOWN_NAMES.get_ptr_mut(account) } else { ACCOUNTS.get_ptr_mut(account) }
 }
 
 /// Makes a row for `account` out of the packet's scratch row, which came zeroed from the caller. Whoever comes second
@@ -80,7 +86,7 @@ pub fn make(account: u64, packet: *mut Packet) {
     let row = unsafe { &*core::ptr::from_mut(scratch).cast::<KernelRow>() };
     let flags = u64::from(BPF_NOEXIST);
     // An error shows as a missing row at the lookup that follows: table full, or the other one's row is there.
-    let _ = if account & UNKNOWN != 0 {
+    let _ = if unknown(account) {
         UNKNOWN_NAMES.insert(account, row, flags)
     } else {
         ACCOUNTS.insert(account, row, flags)
@@ -90,7 +96,7 @@ pub fn make(account: u64, packet: *mut Packet) {
 /// Deletes the row of `account`, which the caller has marked dead under the lock.
 #[inline(always)]
 pub fn delete(account: u64) {
-    let _ = if account & UNKNOWN != 0 { UNKNOWN_NAMES.remove(account) } else { ACCOUNTS.remove(account) };
+    let _ = if unknown(account) { UNKNOWN_NAMES.remove(account) } else { ACCOUNTS.remove(account) };
 }
 
 /// Applies `call` to the row under its lock. None: it is not `account`'s row any more.

@@ -4,7 +4,9 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use portcullis_common::abi::{Detail, Request, op, source, verdict};
+use portcullis_common::abi::{
+    Detail, MAX_ACCOUNTS, MAX_UNKNOWN, Request, UNKNOWN, op, outcome, source, verdict,
+};
 use portcullis_common::client::Gate;
 use portcullis_tests::inside::{Setup, enter};
 
@@ -69,4 +71,60 @@ fn callers_on_every_core_are_admitted_deny_times() {
         let count = count.load(Ordering::SeqCst);
         assert_eq!(count, DENY, "round {round} of {ROUNDS} admitted another number than deny");
     }
+}
+
+/// One wrong guess at `account` by `by`; the verdict of its admission.
+fn wrong(gate: &Gate, account: u32, by: u32) -> u32 {
+    let answer = gate.call(&admit(account, by)).unwrap();
+    if answer.verdict == verdict::ADMITTED {
+        let mut resolve = admit(account, by);
+        resolve.op = op::RESOLVE;
+        resolve.arg = outcome::FAIL;
+        resolve.entry.token = answer.token;
+        gate.call(&resolve).unwrap();
+    }
+    answer.verdict
+}
+
+#[test]
+fn exempt_accounts_are_let_try_without_end() {
+    if !enter(
+        "exempt_accounts_are_let_try_without_end",
+        &Setup { config: Some(CONFIG), no_agent: true, ..Setup::default() },
+    ) {
+        return;
+    }
+    let gate = Gate::open().unwrap();
+    // root, and admin, who is the break-glass account.
+    for account in [0, 2003] {
+        for _ in 0..10 * DENY {
+            assert_eq!(wrong(&gate, account, FIRST_UID), verdict::ADMITTED, "uid {account} is exempt");
+        }
+    }
+    for expected in [verdict::ADMITTED, verdict::ADMITTED, verdict::ADMITTED, verdict::LOCKED] {
+        assert_eq!(wrong(&gate, FIRST_UID, FIRST_UID), expected, "anybody else is not");
+    }
+}
+
+#[test]
+fn invented_names_evict_no_account() {
+    if !enter(
+        "invented_names_evict_no_account",
+        &Setup { config: Some(CONFIG), no_agent: true, ..Setup::default() },
+    ) {
+        return;
+    }
+    let gate = Gate::open().unwrap();
+    for _ in 0..DENY {
+        wrong(&gate, FIRST_UID, FIRST_UID);
+    }
+    let mut counted = 0;
+    for name in 0..u64::from(MAX_ACCOUNTS) {
+        let mut request = admit(0, FIRST_UID);
+        request.entry.account = UNKNOWN | name;
+        counted += u32::from(gate.call(&request).unwrap().verdict == verdict::ADMITTED);
+    }
+    assert_eq!(wrong(&gate, FIRST_UID, FIRST_UID), verdict::LOCKED, "the lock is still there");
+    assert_eq!(wrong(&gate, FIRST_UID + 1, FIRST_UID), verdict::ADMITTED, "there is room for an account");
+    assert_eq!(counted, MAX_UNKNOWN, "the table of invented names is bounded");
 }

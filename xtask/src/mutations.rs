@@ -14,8 +14,8 @@ use std::time::Instant;
 
 /// Where a mutation is built, and where it is noticed.
 enum Place {
-    /// In the host's build of portcullis-common: a property test or a unit test there turns red.
-    Ledger,
+    /// In the host's build of this package: one of its tests turns red.
+    Host(&'static str),
     /// In the gate, started by the sandbox with `--gate-object`: each of these whole-system tests turns red.
     Gate(&'static [Red]),
 }
@@ -31,7 +31,7 @@ struct Red {
 
 /// One mutation.
 struct Mutation {
-    /// Feature of portcullis-common or of portcullis-ebpf.
+    /// Feature of the package, or of portcullis-ebpf.
     feature: &'static str,
     /// What it breaks.
     breaks: &'static str,
@@ -41,7 +41,7 @@ struct Mutation {
 /// Variable with which the whole-system tests start the gate from another object.
 pub const GATE_OBJECT: &str = "PORTCULLIS_GATE_OBJECT";
 
-const MUTATIONS: [Mutation; 9] = [
+const MUTATIONS: [Mutation; 22] = [
     ledger("mutation-no-window", "failures leave the window"),
     ledger("mutation-no-reservation", "a guess that is out counts against the limit"),
     ledger("mutation-clear-on-pass", "only a confirmed pass clears"),
@@ -68,10 +68,42 @@ const MUTATIONS: [Mutation; 9] = [
             says: "killed guesses are still out",
         }]),
     },
+    Mutation {
+        feature: "mutation-lock-exempt",
+        breaks: "exempt accounts are not locked",
+        place: Place::Gate(&[Red { test: "exempt_accounts_are_let_try_without_end", says: "is exempt" }]),
+    },
+    Mutation {
+        feature: "mutation-one-table",
+        breaks: "invented names have a table of their own",
+        place: Place::Gate(&[Red {
+            test: "invented_names_evict_no_account",
+            says: "there is room for an account",
+        }]),
+    },
+    module("mutation-no-wait", "a right guess waits for a free one"),
+    module("mutation-skip-confirm", "a login that goes on clears the failures"),
+    module("mutation-grant", "the module never grants"),
+    module("mutation-open-on-exhaustion", "what a caller can cause refuses"),
+    module("mutation-ignore-off-word", "the word on the kernel command line lets everybody through"),
+    module("mutation-refuse-own-work", "a lock is no obstacle to the machine's own work"),
+    module("mutation-believe-rhost", "an address counts from root callers only"),
+    agent("mutation-believe-claims", "others ask about their own account only"),
+    agent("mutation-no-escape", "nothing from outside is written unescaped"),
+    agent("mutation-forget-locks", "locks outlive the gate"),
+    agent("mutation-no-break-glass", "nothing enforces without a word about break_glass"),
 ];
 
 const fn ledger(feature: &'static str, breaks: &'static str) -> Mutation {
-    Mutation { feature, breaks, place: Place::Ledger }
+    Mutation { feature, breaks, place: Place::Host("portcullis-common") }
+}
+
+const fn module(feature: &'static str, breaks: &'static str) -> Mutation {
+    Mutation { feature, breaks, place: Place::Host("portcullis-pam") }
+}
+
+const fn agent(feature: &'static str, breaks: &'static str) -> Mutation {
+    Mutation { feature, breaks, place: Place::Host("portcullis-agent") }
 }
 
 /// Builds with each mutation and expects red. Ends with the sum: a mutation that was noticed has passed, once for each
@@ -82,9 +114,9 @@ pub fn run(workspace: &Workspace) -> Result<u8> {
         let feature = mutation.feature;
         println!("== {feature}: without \"{}\"", mutation.breaks);
         match mutation.place {
-            Place::Ledger => {
+            Place::Host(package) => {
                 let mut command = checks::runner(workspace, None);
-                command.args(["--package", "portcullis-common", "--features", feature]);
+                command.args(["--package", package, "--features", feature]);
                 // A target folder of its own: the features would undo the real build's cache.
                 command.env("CARGO_TARGET_DIR", workspace.target.join("mutations"));
                 // What a broken rule finds is no regression of the real one.

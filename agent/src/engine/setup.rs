@@ -53,7 +53,10 @@ pub fn bring_up(config: &Config, loaded: Loaded, store: &Store) -> Result<Brough
     let mut restored = 0;
     for lock in store.locks() {
         let until = end_of(&lock, &now);
-        if until <= now.boot || tables.row(u64::from(lock.uid))?.is_some() {
+        if cfg!(feature = "mutation-forget-locks")
+            || until <= now.boot
+            || tables.row(u64::from(lock.uid))?.is_some()
+        {
             continue;
         }
         match gate::lock(u64::from(lock.uid), until, cause::RESTORED) {
