@@ -259,6 +259,8 @@ pub mod flag {
     pub const EXEMPT: u32 = 8;
     /// A failure by lapse was withdrawn by a late pass.
     pub const WITHDRAWN: u32 = 16;
+    /// The account's class is in monitor mode: what was refused was let through all the same.
+    pub const MONITORED: u32 = 32;
 }
 
 /// Bits of `Request::flags`.
@@ -364,6 +366,8 @@ pub struct Answer {
     pub token: u64,
     /// 0, or when the lock ends; u64::MAX: never.
     pub locked_until: u64,
+    /// ADMITTED: how long to wait before the guess may be checked, nanoseconds.
+    pub delay: u64,
     /// The gate's clock.
     pub now: u64,
 }
@@ -478,10 +482,10 @@ const _: () = {
     assert!(size_of::<Detail>() == 72);
     assert!(size_of::<Entry>() == 88);
     assert!(size_of::<Request>() == 112);
-    assert!(size_of::<Answer>() == 48);
+    assert!(size_of::<Answer>() == 56);
     assert!(size_of::<Event>() == 152);
     assert!(size_of::<Settings>() == 24);
-    assert!(size_of::<Rule>() == 40);
+    assert!(size_of::<Rule>() == 72);
     assert!(size_of::<Row>() == 32 + size_of::<Ledger>());
     // XDP test runs take one page less head room and skb_shared_info.
     assert!(size_of::<Packet>() <= 3000);

@@ -33,6 +33,9 @@ impl Ledger {
         trips: 0,
         lapsed_at: 0,
         lapsed_actor: 0,
+        climb_until: 0,
+        level: 0,
+        pad: 0,
         lapsed_kind: 0,
         next_pass: 0,
         slots: [Slot { state: state::FREE, kind: 0, actor: 0, token: 0, time: 0 }; SLOTS],
@@ -92,7 +95,9 @@ impl Ledger {
         step.flags |= self.judge(newest, rule);
         // Needed only where something lapsed, but a branch costs the verifier more than the pass costs the gate.
         self.forget_old(now, rule);
-        if self.locked_until != 0 && self.locked_until <= now && !cfg!(feature = "mutation-forget-expiry") {
+        // An account that is exempt is locked no longer than to the next look.
+        let end = self.locked_until >> rule.exempt_shift();
+        if self.locked_until != 0 && end <= now && !cfg!(feature = "mutation-forget-expiry") {
             self.locked_until = 0;
             self.cause = 0;
             step.flags |= flag::EXPIRED;
@@ -125,6 +130,7 @@ impl Ledger {
             op::UNLOCK => {
                 self.locked_until = 0;
                 self.cause = 0;
+                self.climb_until = 0;
                 self.clear();
             }
             _ => {}
@@ -284,10 +290,13 @@ impl Ledger {
     fn judge(&mut self, now: u64, rule: &Rule) -> u32 {
         self.forget_old(now, rule);
         let counts = self.counts();
-        if counts.failures < rule.limit() || cfg!(feature = "mutation-no-trip") {
+        if counts.failures < rule.trip_limit() || cfg!(feature = "mutation-no-trip") {
             return 0;
         }
-        let until = now.saturating_add(rule.unlock_time);
+        self.level = if now < self.climb_until { (self.level + 1) & 31 } else { 0 };
+        let until = now.saturating_add(rule.lock_time(self.level));
+        self.climb_until =
+            if rule.backoff_window == 0 { 0 } else { until.saturating_add(rule.backoff_window) };
         if until > self.locked_until {
             self.locked_until = until;
             self.locked_at = now;

@@ -4,7 +4,7 @@
 #![allow(clippy::indexing_slicing, reason = "a test, its model too")]
 
 use portcullis_common::abi::{cause, flag, op, outcome, source, verdict};
-use portcullis_common::ledger::{Actor, Call, Ledger, NEVER, Rule, SLOTS, Step};
+use portcullis_common::ledger::{Actor, Call, Ledger, NEVER, Rule, SLOTS, Step, rule_flag};
 use proptest::prelude::*;
 
 const SECOND: u64 = 1_000_000_000;
@@ -36,6 +36,9 @@ struct Model {
     locked_until: u64,
     failures_ever: u64,
     trips: u32,
+    /// Trips in a row, and until when the next one is one of them.
+    row: u32,
+    row_until: u64,
     passes: Vec<(u32, u32, u64, u64)>,
 }
 
@@ -59,7 +62,17 @@ impl Model {
     fn judge(&mut self, at: u64, rule: &Rule) {
         if self.failures() >= rule.deny as usize {
             self.trips += 1;
-            self.locked_until = self.locked_until.max(at.saturating_add(rule.unlock_time));
+            self.row = if at < self.row_until { self.row + 1 } else { 0 };
+            let mut time = rule.unlock_time;
+            for _ in 0..self.row {
+                if time < rule.max_unlock_time {
+                    time = (time * 2).min(rule.max_unlock_time);
+                }
+            }
+            let until = at.saturating_add(time);
+            self.row_until =
+                if rule.backoff_window == 0 { 0 } else { until.saturating_add(rule.backoff_window) };
+            self.locked_until = self.locked_until.max(until);
             self.clear();
         }
     }
@@ -122,16 +135,22 @@ fn act() -> impl Strategy<Value = Act> {
 }
 
 fn rule() -> impl Strategy<Value = Rule> {
-    (1..=SLOTS as u32, 1..60u64, prop::option::of(1..90u64), 1..40u64, 1..40u64).prop_map(
-        |(deny, fail_interval, unlock_time, max_age, confirm_time)| Rule {
-            deny,
-            flags: 0,
-            fail_interval: fail_interval * SECOND,
-            unlock_time: unlock_time.map_or(NEVER, |s| s * SECOND),
-            max_age: max_age * SECOND,
-            confirm_time: confirm_time * SECOND,
-        },
-    )
+    (1..=SLOTS as u32, 1..60u64, prop::option::of(1..90u64), 1..40u64, 1..40u64, (0..60u64, 0..400u64))
+        .prop_map(
+            |(deny, fail_interval, unlock_time, max_age, confirm_time, (backoff_window, max_unlock_time))| {
+                Rule {
+                    deny,
+                    flags: 0,
+                    fail_interval: fail_interval * SECOND,
+                    unlock_time: unlock_time.map_or(NEVER, |s| s * SECOND),
+                    max_age: max_age * SECOND,
+                    confirm_time: confirm_time * SECOND,
+                    backoff_window: backoff_window * SECOND,
+                    max_unlock_time: max_unlock_time * SECOND,
+                    ..Rule::DEFAULT
+                }
+            },
+        )
 }
 
 fn actor(n: u8) -> Actor {
@@ -249,6 +268,7 @@ fn play(rule: &Rule, acts: &[Act]) -> Result<(), TestCaseError> {
             Act::Unlock => {
                 ledger.apply(now, rule, &Call::new(op::UNLOCK));
                 model.locked_until = 0;
+                model.row_until = 0;
                 model.clear();
             }
         }
@@ -318,7 +338,8 @@ proptest! {
             slot.time = u64::from(*word) << 20;
             slot.token = u64::from(*word);
         }
-        let rule = Rule { deny, flags: 0, fail_interval: interval, unlock_time: age, max_age: age, confirm_time: age };
+        let rule = Rule { deny, flags: 0, fail_interval: interval, unlock_time: age, max_age: age, confirm_time: age, backoff_window: at, max_unlock_time: until, delay: age, max_delay: interval };
+        prop_assert!(rule.delay_after(words[0]) <= rule.max_delay);
         for op in 0..10 {
             for arg in 0..5 {
                 ledger.apply(now, &rule, &Call { arg, token: u64::from(words[1]), process: 1, ..Call::new(op) });
@@ -346,6 +367,65 @@ proptest! {
         }
         prop_assert_eq!(admit(&mut ledger, now - back, &rule, actor(2)).verdict, verdict::LOCKED);
     }
+}
+
+proptest! {
+    /// Exempt always wins: whatever happens, it is let in and never locked; its failures are counted, up to `deny`.
+    #[test]
+    fn exempt_is_never_refused(rule in rule(), acts in prop::collection::vec(act(), 1..60)) {
+        let rule = Rule { flags: rule_flag::EXEMPT, ..rule };
+        let mut ledger = Ledger::EMPTY;
+        let mut now = SECOND;
+        let mut tokens = Vec::new();
+        for act in acts {
+            now += 1;
+            match act {
+                Act::Wait(seconds) => now += seconds * SECOND,
+                Act::Admit(n) => {
+                    let step = admit(&mut ledger, now, &rule, actor(n));
+                    prop_assert_eq!(rule.let_through(step.verdict), verdict::ADMITTED);
+                    tokens.push(step.token);
+                }
+                Act::Resolve(index, result, process) => {
+                    if !tokens.is_empty() {
+                        let token = tokens[index % tokens.len()];
+                        resolve(&mut ledger, now, &rule, token, result, process.into());
+                    }
+                }
+                _ => {
+                    ledger.apply(now, &rule, &Call { until: NEVER, ..Call::new(op::LOCK) });
+                }
+            }
+            ledger.apply(now, &rule, &Call::new(op::CHECK));
+            prop_assert_eq!((ledger.locked_until, ledger.trips), (0, 0));
+            prop_assert!(ledger.counts().failures <= rule.deny);
+        }
+    }
+
+    /// The delay grows with the failures, never beyond its cap, and not at all without one on the books.
+    #[test]
+    fn the_delay_grows_up_to_its_cap(delay in 1..100u64, max_delay in 1..1_000u64, doubles in any::<bool>()) {
+        let flags = if doubles { rule_flag::DELAY_DOUBLES } else { 0 };
+        let rule = Rule { delay: delay * SECOND, max_delay: max_delay * SECOND, flags, ..Rule::DEFAULT };
+        prop_assert_eq!(rule.delay_after(0), 0);
+        let mut expected = rule.delay;
+        for failures in 1..=SLOTS as u32 {
+            prop_assert_eq!(rule.delay_after(failures), expected.min(rule.max_delay), "{} failures", failures);
+            expected = if doubles { expected.saturating_mul(2) } else { expected + rule.delay };
+        }
+    }
+}
+
+#[test]
+fn who_becomes_exempt_is_locked_no_longer() {
+    let (rule, mut ledger) = (three(), Ledger::EMPTY);
+    for n in 1..=3 {
+        fail_once(&mut ledger, n, &rule);
+    }
+    assert!(ledger.locked());
+    let exempt = Rule { flags: rule_flag::EXEMPT, ..rule };
+    let look = ledger.apply(4, &exempt, &Call::new(op::CHECK));
+    assert!(look.flags & flag::EXPIRED != 0 && !ledger.locked());
 }
 
 fn three() -> Rule {

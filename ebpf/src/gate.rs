@@ -68,17 +68,13 @@ fn call(packet: *mut Packet, op: u32, now: u64) {
         reply(packet, now, 0, &Seen::nothing(verdict::UNCOUNTED, 0));
         return;
     };
-    let exempt = rule.flags & rule_flag::EXEMPT != 0
-        && !cfg!(feature = "mutation-lock-exempt")
-        && op != op::UNLOCK
-        && op != op::FORGET;
-    let row = if exempt { None } else { find_or_make(account, op, packet) };
+    let row = find_or_make(account, op, packet);
     // Read again, so that the verifier does not carry each op's value through the rule: the packet is ours alone.
     // SAFETY: see `answer`.
     let place = unsafe { &raw const (*packet).request.op };
     // SAFETY: as above.
     let op = unsafe { place.read_volatile() };
-    let seen = match row {
+    let mut seen = match row {
         Some(row) => match row::apply(row, account, now, rule, &read(request, op)) {
             Some(seen) => seen,
             None => {
@@ -86,25 +82,45 @@ fn call(packet: *mut Packet, op: u32, now: u64) {
                 Seen::nothing(verdict::AGAIN, 0)
             }
         },
-        // An exempt account is counted by its events alone.
-        None if exempt => match op {
-            op::ADMIT => Seen::nothing(verdict::ADMITTED, flag::EXEMPT),
-            op::RESOLVE => Seen::nothing(verdict::DONE, flag::EXEMPT),
-            _ => Seen::nothing(verdict::NOTHING, flag::EXEMPT),
-        },
         None if op == op::ADMIT || op == op::LOCK => {
             add(stat::NO_ROW, 1);
             Seen::nothing(verdict::UNCOUNTED, 0)
         }
         None => Seen::nothing(verdict::NOTHING, 0),
     };
+    seen.step.verdict = rule.let_through(seen.step.verdict);
+    seen.step.flags |= (rule.flags & rule_flag::EXEMPT) * flag::EXEMPT;
+    seen.step.flags |= (rule.flags & rule_flag::MONITOR) / rule_flag::MONITOR * flag::MONITORED;
+    seen.step.verdict = launder(packet, seen.step.verdict);
+    seen.step.flags = launder(packet, seen.step.flags);
+    let monitored = rule.flags & rule_flag::MONITOR != 0;
     after(packet, op, account, &seen);
     let kind = kind_of(op, flags, result, &seen);
     if kind != NO_EVENT {
         // SAFETY: see `answer`.
         tell(kind, now, rule, &seen, unsafe { &raw const (*packet).request.entry });
     }
+    // What would have been refused has been told as such, and goes on.
+    if monitored && matches!(seen.step.verdict, verdict::LOCKED | verdict::BUSY) {
+        seen.step.verdict = verdict::ADMITTED;
+    }
     reply(packet, now, rule.limit(), &seen);
+    if op == op::ADMIT {
+        // SAFETY: see `answer`.
+        let delay = unsafe { &mut (*packet).answer.delay };
+        *delay = rule.delay_after(seen.failures);
+    }
+}
+
+/// Takes a number through the packet, as `row::launder` does through the row.
+#[inline(always)]
+fn launder(packet: *mut Packet, value: u32) -> u32 {
+    // SAFETY: see `answer`; the answer is written later.
+    let place = unsafe { &raw mut (*packet).answer.verdict };
+    // SAFETY: a field of the packet, which is ours alone.
+    unsafe { place.write_volatile(value) };
+    // SAFETY: as above.
+    unsafe { place.read_volatile() }
 }
 
 #[inline(always)]
@@ -131,6 +147,7 @@ fn reply(packet: *mut Packet, now: u64, deny: u32, seen: &Seen) {
     answer.trips = seen.trips;
     answer.token = seen.step.token;
     answer.locked_until = seen.locked_until;
+    answer.delay = 0;
     answer.now = now;
 }
 
@@ -184,12 +201,15 @@ fn after(packet: *mut Packet, op: u32, account: u64, seen: &Seen) {
 
 #[inline(always)]
 fn kind_of(op: u32, flags: u32, result: u32, seen: &Seen) -> u32 {
-    let due = if seen.step.flags & !flag::EXEMPT != 0 { event::DUE } else { NO_EVENT };
+    let due = if seen.step.flags & !(flag::EXEMPT | flag::MONITORED) != 0 { event::DUE } else { NO_EVENT };
     match op {
         _ if seen.step.verdict == verdict::AGAIN => NO_EVENT,
         op::ADMIT if seen.step.verdict == verdict::UNCOUNTED => event::UNCOUNTED,
         op::ADMIT if seen.step.verdict == verdict::LOCKED => event::REFUSED,
         op::ADMIT if seen.step.verdict == verdict::BUSY && flags & ask::LAST_TRY != 0 => event::BUSY,
+        op::ADMIT if seen.step.verdict == verdict::BUSY && seen.step.flags & flag::MONITORED != 0 => {
+            event::BUSY
+        }
         op::CHECK if seen.locked_until != 0 && flags & ask::LOGON != 0 => event::REFUSED,
         op::RESOLVE => told(result),
         op::CONFIRM if seen.step.verdict == verdict::DONE => event::CLEARED,

@@ -3,6 +3,8 @@
 //! Invariant: what lies in a map ([`Rule`], [`Ledger`] and its parts) is `repr(C)` without implicit padding; sizes are
 //! asserted in `abi`.
 
+use crate::abi::verdict;
+
 /// Slots of an account: the highest `deny`.
 pub const SLOTS: usize = 16;
 /// Passes remembered for their confirmation; more at once are forgotten, oldest first, which clears less.
@@ -38,12 +40,31 @@ pub struct Rule {
     pub max_age: u64,
     /// Time a pass may wait for its confirmation.
     pub confirm_time: u64,
+    /// A trip this soon after the last lock's end doubles the lock; 0: every lock is as long as the first.
+    pub backoff_window: u64,
+    /// The longest lock that doubling leads to.
+    pub max_unlock_time: u64,
+    /// What the first failure on the books costs the next guess in waiting; 0: nothing.
+    pub delay: u64,
+    /// The longest delay.
+    pub max_delay: u64,
 }
 
 /// Bits of `Rule::flags`.
 pub mod rule_flag {
-    /// Never locked.
+    /// Never locked, still counted and delayed. Of more wrong guesses than `deny` the newest are not kept.
     pub const EXEMPT: u32 = 1;
+    /// Everything is counted and computed, nothing refused: the gate's affair, the ledger takes no notice.
+    pub const MONITOR: u32 = 2;
+    /// Each further failure doubles the delay; without it, adds the first one again.
+    pub const DELAY_DOUBLES: u32 = 4;
+}
+
+/// `time` doubled `times` times, at most `cap`.
+#[inline(always)]
+fn capped_double(time: u64, times: u64, cap: u64) -> u64 {
+    let times = times & 31;
+    if time >= cap >> times { cap } else { time << times }
 }
 
 impl Slot {
@@ -63,7 +84,59 @@ impl Rule {
         unlock_time: 600 * 1_000_000_000,
         max_age: 60 * 1_000_000_000,
         confirm_time: 600 * 1_000_000_000,
+        backoff_window: 0,
+        max_unlock_time: 0,
+        delay: 0,
+        max_delay: 0,
     };
+
+    /// By how much the end of a lock is shifted down: to nearly nothing where accounts of this class are never locked.
+    /// Arithmetic instead of a branch, see [`state`].
+    #[inline(always)]
+    pub(super) fn exempt_shift(&self) -> u32 {
+        (self.flags & rule_flag::EXEMPT) * 63
+    }
+
+    /// Failures that trip: `deny`; out of reach for exempt accounts.
+    #[inline(always)]
+    pub(super) fn trip_limit(&self) -> u32 {
+        self.limit() + (self.flags & rule_flag::EXEMPT) * SLOTS as u32
+    }
+
+    /// What a verdict is worth to this class: an exempt account is neither locked nor kept waiting. Of a guess that
+    /// found no free slot nothing is kept.
+    #[inline(always)]
+    pub fn let_through(&self, verdict: u32) -> u32 {
+        let refused = matches!(verdict, verdict::LOCKED | verdict::BUSY);
+        if refused && self.flags & rule_flag::EXEMPT != 0 { verdict::ADMITTED } else { verdict }
+    }
+
+    /// How long a guess waits before it is checked, with so many failures on the books. Never more than `max_delay`.
+    #[inline(always)]
+    pub fn delay_after(&self, failures: u32) -> u64 {
+        // No more failures than slots; masked for the verifier, which does not know it.
+        let failures = u64::from(failures) & (2 * SLOTS as u64 - 1);
+        if failures == 0 {
+            0
+        } else if self.flags & rule_flag::DELAY_DOUBLES != 0 {
+            capped_double(self.delay, failures - 1, self.max_delay)
+        } else if self.delay >= self.max_delay {
+            self.max_delay
+        } else {
+            // Of less than `max_delay`, which the configuration bounds far below the overflow.
+            let delay = self.delay.wrapping_mul(failures);
+            if delay < self.max_delay { delay } else { self.max_delay }
+        }
+    }
+
+    /// Length of the lock of a trip that is the `level`th in a row, from 0.
+    #[inline(always)]
+    pub(super) fn lock_time(&self, level: u32) -> u64 {
+        if level == 0 || self.unlock_time >= self.max_unlock_time {
+            return self.unlock_time;
+        }
+        capped_double(self.unlock_time, u64::from(level), self.max_unlock_time)
+    }
 
     /// `deny`, brought into its range.
     #[inline(always)]
@@ -149,6 +222,12 @@ pub struct Ledger {
     pub lapsed_at: u64,
     /// Who held it: `Actor::id`.
     pub lapsed_actor: u64,
+    /// Until when a trip makes a longer lock than the last one.
+    pub climb_until: u64,
+    /// Trips in a row, each within `backoff_window` of the lock before, less one.
+    pub level: u32,
+    /// Explicit padding.
+    pub pad: u32,
     /// Who held it: `Actor::kind`.
     pub lapsed_kind: u32,
     /// Passes so far; modulo [`PASSES`] the next element of `passes` to be written.
