@@ -12,6 +12,7 @@ mod problem;
 mod raw;
 mod read;
 mod span;
+mod values;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -66,15 +67,50 @@ pub enum BreakGlass {
     Refused,
 }
 
+/// What is done about what is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Locks lock.
+    Enforce,
+    /// Everything is counted, computed and told; nothing is refused, nothing done.
+    Monitor,
+}
+
+/// How a delay grows with the failures on the books.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Growth {
+    /// By the same time for each.
+    Linear,
+    /// It doubles.
+    Exponential,
+}
+
 /// The limits of a class.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Limits {
+    /// Whether anything is refused at all.
+    pub mode: Mode,
     /// The failure that locks.
     pub deny: u32,
     /// Length of the window.
     pub fail_interval: Span,
     /// Length of the lock, or never.
     pub unlock_time: Span,
+    /// A trip this soon after the last lock's end doubles the lock; 0: none does.
+    #[serde(serialize_with = "span_or_false")]
+    pub backoff_window: Span,
+    /// The longest lock that doubling leads to.
+    pub max_unlock_time: Span,
+    /// What the first failure on the books costs the next guess in waiting; 0: nothing.
+    #[serde(serialize_with = "span_or_false")]
+    pub delay: Span,
+    /// What each further one adds.
+    pub delay_growth: Growth,
+    /// The longest delay.
+    #[serde(serialize_with = "span_or_false")]
+    pub max_delay: Span,
     /// Whether a lock is followed by `passwd -l`.
     pub shadow_lock: bool,
 }
@@ -172,11 +208,15 @@ impl Config {
     pub fn rules(&self) -> Vec<Rule> {
         let rule = |limits: &Limits, unlock_time: Span, flags: u32| Rule {
             deny: limits.deny,
-            flags,
+            flags: flags | limits.flags(),
             fail_interval: limits.fail_interval.nanoseconds(),
             unlock_time: unlock_time.nanoseconds(),
             max_age: self.reservation_max_age.nanoseconds(),
             confirm_time: self.confirm_time.nanoseconds(),
+            backoff_window: limits.backoff_window.nanoseconds(),
+            max_unlock_time: limits.max_unlock_time.nanoseconds(),
+            delay: limits.delay.nanoseconds(),
+            max_delay: limits.max_delay.nanoseconds(),
         };
         let root_flags = if self.root.even_deny_root { 0 } else { rule_flag::EXEMPT };
         let mut rules = vec![
@@ -197,6 +237,15 @@ impl Config {
     }
 }
 
+impl Limits {
+    /// The gate's flags for them.
+    fn flags(&self) -> u32 {
+        let monitor = if self.mode == Mode::Monitor { rule_flag::MONITOR } else { 0 };
+        let doubles = if self.delay_growth == Growth::Exponential { rule_flag::DELAY_DOUBLES } else { 0 };
+        monitor | doubles
+    }
+}
+
 impl Serialize for BreakGlass {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
@@ -204,6 +253,11 @@ impl Serialize for BreakGlass {
             Self::Refused => serializer.serialize_bool(false),
         }
     }
+}
+
+/// No time at all is `false` in the file.
+fn span_or_false<S: Serializer>(span: &Span, serializer: S) -> Result<S::Ok, S::Error> {
+    if *span == Span::seconds(0) { serializer.serialize_bool(false) } else { span.serialize(serializer) }
 }
 
 fn address_or_false<S: Serializer>(listen: &Option<SocketAddr>, serializer: S) -> Result<S::Ok, S::Error> {

@@ -62,6 +62,7 @@ pub struct Metrics {
     attempts: Family<AttemptLabels, Counter>,
     services: Mutex<BTreeSet<String>>,
     trips: Counter,
+    would_trip: Counter,
     locks: Family<KindLabel, Gauge>,
     actions: Family<ActionLabels, Counter>,
     undecoded: Counter,
@@ -87,6 +88,12 @@ impl Default for Metrics {
         registry.register("attempts", "Logon attempts by outcome and PAM service", attempts.clone());
         let trips = Counter::default();
         registry.register("trips", "Times an account reached its limit and was locked", trips.clone());
+        let would_trip = Counter::default();
+        registry.register(
+            "would_trip",
+            "Times an account in monitor mode reached its limit and was not locked",
+            would_trip.clone(),
+        );
         let locks = Family::<KindLabel, Gauge>::default();
         registry.register(
             "locks",
@@ -150,6 +157,7 @@ impl Default for Metrics {
             attempts,
             services,
             trips,
+            would_trip,
             locks,
             actions,
             undecoded,
@@ -186,9 +194,13 @@ impl Metrics {
         service.to_owned()
     }
 
-    /// Counts a trip.
-    pub fn trip(&self) {
-        self.trips.inc();
+    /// Counts a trip; in monitor mode it locked nobody.
+    pub fn trip(&self, monitored: bool) {
+        if monitored {
+            self.would_trip.inc();
+        } else {
+            self.trips.inc();
+        }
     }
 
     /// Sets how many accounts are locked.
@@ -349,7 +361,7 @@ mod tests {
         let metrics = Metrics::default();
         metrics.attempt("fail", "su");
         metrics.attempt("fail", "su");
-        metrics.trip();
+        metrics.trip(false);
         metrics.locks(1, 1);
         metrics.action("shadow_lock", "verified");
         let page = metrics.page().unwrap();

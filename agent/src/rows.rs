@@ -123,6 +123,7 @@ pub fn view(
         account,
         class,
         exempt: rule.flags & rule_flag::EXEMPT != 0,
+        monitor: rule.flags & rule_flag::MONITOR != 0,
         failures: counts.failures,
         deny: rule.limit(),
         reservations: counts.reservations,
@@ -140,6 +141,10 @@ pub fn rule_view(rule: &Rule, shadow_lock: bool) -> RuleView {
         deny: rule.limit(),
         fail_interval: rule.fail_interval / SECOND,
         unlock_time: (rule.unlock_time != NEVER).then_some(rule.unlock_time / SECOND),
+        backoff_window: rule.backoff_window / SECOND,
+        max_unlock_time: (rule.max_unlock_time != NEVER).then_some(rule.max_unlock_time / SECOND),
+        delay: rule.delay / SECOND,
+        max_delay: rule.max_delay / SECOND,
         shadow_lock,
     }
 }

@@ -175,6 +175,25 @@ fn every_key_counts_and_classes_inherit() {
 }
 
 #[test]
+fn the_lower_rungs_are_read_and_inherited() {
+    let text = "break_glass = \"admin\"\n[default]\nmode = \"monitor\"\ndelay = \"2s\"\nmax_delay = \"9s\"\n\
+                delay_growth = \"exponential\"\nbackoff_window = \"1h\"\nmax_unlock_time = \"never\"\n\
+                [[class]]\nname = \"strict\"\nusers = [\"jon\"]\nmode = \"enforce\"\ndelay = false\n";
+    let config = parse(text).unwrap().config;
+    let rules = config.rules();
+    let second = 1_000_000_000;
+    assert_eq!(rules[0].flags, rule_flag::MONITOR | rule_flag::DELAY_DOUBLES);
+    assert_eq!((rules[0].delay, rules[0].max_delay), (2 * second, 9 * second));
+    assert_eq!((rules[0].backoff_window, rules[0].max_unlock_time), (3600 * second, NEVER));
+    assert_eq!((rules[3].flags, rules[3].delay), (rule_flag::DELAY_DOUBLES, 0));
+    let monitor: Vec<bool> = config.class_infos().iter().map(|info| info.monitor).collect();
+    assert_eq!(monitor, [true, true, true, false]);
+    assert_eq!(parse(&config.to_toml().unwrap()).unwrap().config, config);
+    let long = text.replace("\"9s\"", "\"31s\"");
+    assert!(error(&long).contains("half of reservation_max_age"));
+}
+
+#[test]
 fn what_is_shown_is_a_file_again() {
     for text in [FULL, "break_glass = \"admin\"\n"] {
         let config = parse(text).unwrap().config;
@@ -214,6 +233,10 @@ fn errors_name_key_and_line() {
         ("deny = 99999999999", "default.deny"),
         ("deny = \"3\"", "default.deny"),
         ("deny = 3.0", "default.deny"),
+        ("mode = \"off\"", "default.mode"),
+        ("delay_growth = true", "default.delay_growth"),
+        ("backoff_window = true", "default.backoff_window"),
+        ("delay = \"never\"", "default.delay"),
         ("fail_interval = \"0s\"", "default.fail_interval"),
         ("fail_interval = \"-5s\"", "default.fail_interval"),
         ("fail_interval = 900", "default.fail_interval"),

@@ -29,6 +29,8 @@ use trouble::{Trouble, unreachable_gate};
 const REFUSAL_DELAY: Duration = Duration::from_secs(2);
 /// What a user whose account is locked is told.
 const LOCKED: &str = "The account is locked after too many failed logons.";
+/// The longest delay before a guess is checked, whatever the gate says.
+const LONGEST_DELAY: Duration = Duration::from_secs(300);
 /// First and longest pause between two tries for a reservation.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(80));
 
@@ -128,6 +130,8 @@ fn charge(world: &impl World, options: &Options, user: &[u8]) -> Charged {
         if let Ok(uid) = u32::try_from(account) {
             world.keep_account(uid);
         }
+        // The price of the failures on the books. The guess is out meanwhile: many at once gain nothing.
+        world.sleep(Duration::from_nanos(answer.delay).min(LONGEST_DELAY));
         return Charged::Attempt(Attempt { request, link });
     }
     link.close();

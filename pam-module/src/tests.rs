@@ -5,7 +5,9 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use libc::c_int;
-use portcullis_common::abi::{Answer, Request, UNKNOWN, ask, op, outcome, source, unreachable, verdict};
+use portcullis_common::abi::{
+    Answer, Request, UNKNOWN, ask, flag, op, outcome, source, unreachable, verdict,
+};
 use portcullis_common::client::Error;
 use portcullis_common::link::Link;
 
@@ -425,4 +427,30 @@ fn root_is_not_asked_for_the_current_password_unless_a_login_must_change_it() {
 fn who_is_not_root_confirms_nothing() {
     let stage = Stage { effective_uid: 2001, ..Stage::new([]) };
     assert_eq!(module::set_credentials(&stage, true), status::IGNORE);
+}
+
+#[test]
+fn the_gates_delay_is_waited_out_before_the_check() {
+    let delayed =
+        Answer { verdict: verdict::ADMITTED, token: 42, now: 1, delay: 1_500_000_000, ..Answer::default() };
+    let stage = Stage::new([Ok(delayed)]);
+    assert_eq!(authenticate(&stage), status::IGNORE);
+    assert_eq!((stage.slept.get(), stage.armed.borrow().len()), (Duration::from_millis(1500), 1));
+    // Bounded, whatever is answered.
+    let stage = Stage::new([Ok(Answer { delay: u64::MAX, ..delayed })]);
+    assert_eq!(authenticate(&stage), status::IGNORE);
+    assert!(stage.slept.get() <= Duration::from_secs(300));
+}
+
+#[test]
+fn in_monitor_mode_the_account_phase_refuses_nobody() {
+    let locked = Answer {
+        verdict: verdict::DONE,
+        locked_until: 9,
+        now: 1,
+        flags: flag::MONITORED,
+        ..Answer::default()
+    };
+    let stage = Stage { service: b"sshd", ..Stage::new([Ok(locked)]) };
+    assert_eq!(module::account::account(&stage, &Options::default()), status::IGNORE);
 }

@@ -77,7 +77,7 @@ impl IntoResponse for ApiError {
             Self::Body(_) => StatusCode::BAD_REQUEST,
             Self::Engine(CommandError::NoSuchAccount(_)) | Self::NoPage => StatusCode::NOT_FOUND,
             Self::Engine(CommandError::Config(_)) => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::Engine(CommandError::Exempt(_)) => StatusCode::CONFLICT,
+            Self::Engine(CommandError::Exempt(_) | CommandError::Monitor(_)) => StatusCode::CONFLICT,
             Self::Engine(CommandError::Unavailable | CommandError::Gate(_)) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }

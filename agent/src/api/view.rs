@@ -80,6 +80,9 @@ pub struct AccountRow {
     pub class: String,
     /// Never locked.
     pub exempt: bool,
+    /// In monitor mode: a lock is only computed.
+    #[serde(default)]
+    pub monitor: bool,
     /// Failures in the window.
     pub failures: u32,
     /// Failures that lock.
@@ -103,6 +106,18 @@ pub struct RuleView {
     pub fail_interval: u64,
     /// Seconds of a lock; absent: until released.
     pub unlock_time: Option<u64>,
+    /// Seconds after a lock in which the next one doubles; 0: none does.
+    #[serde(default)]
+    pub backoff_window: u64,
+    /// Seconds of the longest lock that doubling leads to.
+    #[serde(default)]
+    pub max_unlock_time: Option<u64>,
+    /// Seconds that the first failure on the books makes the next guess wait.
+    #[serde(default)]
+    pub delay: u64,
+    /// Seconds of the longest such wait.
+    #[serde(default)]
+    pub max_delay: u64,
     /// `passwd -l` follows a lock.
     pub shadow_lock: bool,
 }

@@ -35,7 +35,7 @@ pub fn answer(answer: &Answer) -> Vec<u8> {
     {
         bytes.put_u32_ne(field);
     }
-    for field in [answer.token, answer.locked_until, answer.now] {
+    for field in [answer.token, answer.locked_until, answer.delay, answer.now] {
         bytes.put_u64_ne(field);
     }
     bytes
@@ -72,12 +72,13 @@ mod tests {
             trips: 6,
             token: 7,
             locked_until: 8,
-            now: 9,
+            delay: 9,
+            now: 10,
         };
         let bytes = answer(&told);
         assert_eq!(bytes.len(), ANSWER);
         let at = |offset: usize| bytes[offset];
         assert_eq!((at(offset_of!(Answer, trips)), at(offset_of!(Answer, token))), (6, 7));
-        assert_eq!((at(offset_of!(Answer, locked_until)), at(offset_of!(Answer, now))), (8, 9));
+        assert_eq!((at(offset_of!(Answer, locked_until)), at(offset_of!(Answer, now))), (8, 10));
     }
 }

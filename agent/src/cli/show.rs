@@ -126,7 +126,23 @@ fn lock(lock: &Lock, now: Timestamp) -> String {
 fn rule(rule: &RuleView) -> String {
     let length = rule.unlock_time.map_or_else(|| "until released".to_owned(), |s| format!("for {}", span(s)));
     let second = if rule.shadow_lock { ", password locked too (passwd -l)" } else { "" };
-    format!("{} failures within {} lock it {length}{second}", rule.deny, span(rule.fail_interval))
+    let doubles = if rule.backoff_window == 0 {
+        String::new()
+    } else {
+        let most =
+            rule.max_unlock_time.map_or_else(|| "without limit".to_owned(), |s| format!("up to {}", span(s)));
+        format!(", twice as long each time within {} of the last lock, {most}", span(rule.backoff_window))
+    };
+    let delay = if rule.delay == 0 {
+        String::new()
+    } else {
+        format!("; a failure delays the next guess by {}, at most {}", span(rule.delay), span(rule.max_delay))
+    };
+    format!(
+        "{} failures within {} lock it {length}{doubles}{second}{delay}",
+        rule.deny,
+        span(rule.fail_interval)
+    )
 }
 
 /// `portcullis explain`.
@@ -137,6 +153,7 @@ pub fn explain(answer: &Explain, now: Timestamp) -> String {
     let mut lines = vec![format!("{}{uid}, class {}", row.account.name, row.class)];
     let mut line = |name: &str, value: String| lines.push(format!("  {name:<9} {value}"));
     let state = match &row.lock {
+        Some(found) if row.monitor => format!("monitor mode; otherwise {}", lock(found, now)),
         Some(found) => lock(found, now),
         None if row.exempt => "exempt: never locked".to_owned(),
         None => "not locked".to_owned(),

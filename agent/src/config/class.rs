@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use portcullis_policy::Class as PolicyClass;
 
-use super::{BreakGlass, CLASS_BREAK_GLASS, CLASS_DEFAULT, CLASS_FIRST, CLASS_ROOT, Config};
+use super::{BreakGlass, CLASS_BREAK_GLASS, CLASS_DEFAULT, CLASS_FIRST, CLASS_ROOT, Config, Limits, Mode};
 use crate::accounts::{AccountsError, Directory, User};
 
 /// What others must know of a class.
@@ -17,6 +17,8 @@ pub struct ClassInfo {
     pub name: String,
     /// Never locked.
     pub exempt: bool,
+    /// Nothing is refused or done in its name.
+    pub monitor: bool,
     /// A lock is followed by `passwd -l`.
     pub shadow_lock: bool,
 }
@@ -25,7 +27,8 @@ impl ClassInfo {
     /// What the policy must know of it.
     #[must_use]
     pub fn policy(&self) -> PolicyClass {
-        PolicyClass { exempt: self.exempt, shadow_lock: self.shadow_lock }
+        // What is only computed is nothing for the policy to act on.
+        PolicyClass { exempt: self.exempt || self.monitor, shadow_lock: self.shadow_lock }
     }
 }
 
@@ -33,14 +36,21 @@ impl Config {
     /// All classes by index, in the order of [`Config::rules`].
     #[must_use]
     pub fn class_infos(&self) -> Vec<ClassInfo> {
-        let info = |name: &str, exempt, shadow_lock| ClassInfo { name: name.to_owned(), exempt, shadow_lock };
+        let info = |name: &str, limits: &Limits, exempt, shadow_lock| ClassInfo {
+            name: name.to_owned(),
+            exempt,
+            monitor: limits.mode == Mode::Monitor,
+            shadow_lock,
+        };
+        let own = &self.default;
         let mut infos = vec![
-            info("default", false, self.default.shadow_lock),
+            info("default", own, false, own.shadow_lock),
             // root's password is never locked: it is the way back in.
-            info("root", !self.root.even_deny_root, false),
-            info("break_glass", true, false),
+            info("root", own, !self.root.even_deny_root, false),
+            info("break_glass", own, true, false),
         ];
-        infos.extend(self.classes.iter().map(|class| info(&class.name, false, class.limits.shadow_lock)));
+        let classes = self.classes.iter();
+        infos.extend(classes.map(|class| info(&class.name, &class.limits, false, class.limits.shadow_lock)));
         infos
     }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::problem::Problems;
 use super::raw;
-use super::read::place;
+use super::values::place;
 use super::{BreakGlass, Config};
 use crate::accounts::{Directory, Nss, User};
 use crate::shadow::{self, Field};

@@ -28,25 +28,62 @@ pub(super) struct File {
     pub(super) agent: Agent,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Limits {
-    pub(super) deny: Item,
-    pub(super) fail_interval: Item,
-    pub(super) unlock_time: Item,
-    pub(super) shadow_lock: Item,
+/// A table with the keys of a class's limits and some of its own. A macro, since serde's `flatten` does not go with
+/// `deny_unknown_fields`.
+macro_rules! with_limits {
+    ($name:ident { $($own:ident),* }) => {
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub(super) struct $name {
+            $(pub(super) $own: Item,)*
+            mode: Item,
+            deny: Item,
+            fail_interval: Item,
+            unlock_time: Item,
+            backoff_window: Item,
+            max_unlock_time: Item,
+            delay: Item,
+            delay_growth: Item,
+            max_delay: Item,
+            shadow_lock: Item,
+        }
+
+        impl $name {
+            /// The keys of the limits.
+            pub(super) fn limits(&self) -> LimitItems<'_> {
+                LimitItems {
+                    mode: &self.mode,
+                    deny: &self.deny,
+                    fail_interval: &self.fail_interval,
+                    unlock_time: &self.unlock_time,
+                    backoff_window: &self.backoff_window,
+                    max_unlock_time: &self.max_unlock_time,
+                    delay: &self.delay,
+                    delay_growth: &self.delay_growth,
+                    max_delay: &self.max_delay,
+                    shadow_lock: &self.shadow_lock,
+                }
+            }
+        }
+    };
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Class {
-    pub(super) name: Item,
-    pub(super) users: Item,
-    pub(super) groups: Item,
-    pub(super) deny: Item,
-    pub(super) fail_interval: Item,
-    pub(super) unlock_time: Item,
-    pub(super) shadow_lock: Item,
+with_limits!(Limits {});
+with_limits!(Class { name, users, groups });
+
+/// The limits of a table.
+#[derive(Clone, Copy)]
+pub(super) struct LimitItems<'a> {
+    pub(super) mode: &'a Item,
+    pub(super) deny: &'a Item,
+    pub(super) fail_interval: &'a Item,
+    pub(super) unlock_time: &'a Item,
+    pub(super) backoff_window: &'a Item,
+    pub(super) max_unlock_time: &'a Item,
+    pub(super) delay: &'a Item,
+    pub(super) delay_growth: &'a Item,
+    pub(super) max_delay: &'a Item,
+    pub(super) shadow_lock: &'a Item,
 }
 
 #[derive(Debug, Default, Deserialize)]

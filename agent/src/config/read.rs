@@ -4,10 +4,9 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use portcullis_common::abi::MAX_CLASSES;
 use portcullis_common::ledger::SLOTS;
@@ -15,7 +14,8 @@ use toml::Value;
 
 use super::problem::{ConfigError, Problem, Problems};
 use super::raw::{self, Item};
-use super::{Agent, BreakGlass, CLASS_FIRST, Class, Config, Limits, Metrics, Root, Span};
+use super::values::{Reader, is_name, place, short};
+use super::{Agent, BreakGlass, CLASS_FIRST, Class, Config, Growth, Limits, Metrics, Mode, Root, Span};
 
 const MAX_BYTES: u64 = 1 << 20;
 /// Classes a file may name: the gate's, less default, root and break-glass.
@@ -50,14 +50,18 @@ pub(super) fn mode_warning(path: &Path) -> Option<Problem> {
 /// The configuration that the values make; none, with the problems noted, where any of them is wrong.
 pub(super) fn config(file: &raw::File, problems: &mut Problems<'_>) -> Option<Config> {
     let default = Limits {
+        mode: Mode::Enforce,
         deny: 3,
         fail_interval: Span::seconds(15 * MINUTE),
         unlock_time: Span::seconds(10 * MINUTE),
+        backoff_window: Span::seconds(0),
+        max_unlock_time: Span::seconds(DAY),
+        delay: Span::seconds(0),
+        delay_growth: Growth::Linear,
+        max_delay: Span::seconds(10),
         shadow_lock: false,
     };
-    let own = &file.default;
-    let items = [&own.deny, &own.fail_interval, &own.unlock_time, &own.shadow_lock];
-    let default = limits(items, "default", &default, problems);
+    let default = limits(file.default.limits(), "default", &default, problems);
     let mut read = Reader { problems };
     let config = Config {
         break_glass: read.break_glass(&file.break_glass),
@@ -86,34 +90,58 @@ pub(super) fn config(file: &raw::File, problems: &mut Problems<'_>) -> Option<Co
     (!problems.wrong()).then_some(config)
 }
 
-/// Place of an item.
-pub(super) fn place(item: &Item) -> Option<Range<usize>> {
-    item.as_ref().map(toml::Spanned::span)
-}
-
 /// The limits of a table; what it does not say is inherited.
-fn limits(items: [&Item; 4], table: &str, inherited: &Limits, problems: &mut Problems<'_>) -> Limits {
-    let [deny, fail_interval, unlock_time, shadow_lock] = items;
+fn limits(
+    items: raw::LimitItems<'_>,
+    table: &str,
+    inherited: &Limits,
+    problems: &mut Problems<'_>,
+) -> Limits {
     let mut read = Reader { problems };
+    let key = |name: &str| format!("{table}.{name}");
+    let mut span = |item, name, inherited, may_never| read.span(item, &key(name), inherited, may_never);
+    let fail_interval = span(items.fail_interval, "fail_interval", inherited.fail_interval, false);
+    let unlock_time = span(items.unlock_time, "unlock_time", inherited.unlock_time, true);
+    let max_unlock_time = span(items.max_unlock_time, "max_unlock_time", inherited.max_unlock_time, true);
+    let mut none = |item, name, inherited| read.span_or_none(item, &key(name), inherited);
+    let backoff_window = none(items.backoff_window, "backoff_window", inherited.backoff_window);
+    let delay = none(items.delay, "delay", inherited.delay);
+    let max_delay = none(items.max_delay, "max_delay", inherited.max_delay);
+    let modes = [("enforce", Mode::Enforce), ("monitor", Mode::Monitor)];
+    let growths = [("linear", Growth::Linear), ("exponential", Growth::Exponential)];
     Limits {
-        deny: read.deny(deny, &format!("{table}.deny"), inherited.deny),
-        fail_interval: read.span(
-            fail_interval,
-            &format!("{table}.fail_interval"),
-            inherited.fail_interval,
-            false,
-        ),
-        unlock_time: read.span(unlock_time, &format!("{table}.unlock_time"), inherited.unlock_time, true),
-        shadow_lock: read.flag(shadow_lock, &format!("{table}.shadow_lock"), inherited.shadow_lock),
+        mode: read.word(items.mode, &key("mode"), inherited.mode, modes),
+        deny: read.deny(items.deny, &key("deny"), inherited.deny),
+        fail_interval,
+        unlock_time,
+        backoff_window,
+        max_unlock_time,
+        delay,
+        delay_growth: read.word(items.delay_growth, &key("delay_growth"), inherited.delay_growth, growths),
+        max_delay,
+        shadow_lock: read.flag(items.shadow_lock, &key("shadow_lock"), inherited.shadow_lock),
     }
 }
 
-/// Judges one value after the other.
-struct Reader<'a, 'b> {
-    problems: &'a mut Problems<'b>,
-}
-
 impl Reader<'_, '_> {
+    /// A guess that is made to wait is out meanwhile: the delay must leave time for the check itself.
+    fn delays(&mut self, limits: &Limits, items: raw::LimitItems<'_>, max_age: Span) {
+        if limits.delay == Span::seconds(0) {
+            return;
+        }
+        let at = place(items.max_delay).or_else(|| place(items.delay));
+        if limits.max_delay.nanoseconds() > max_age.nanoseconds() / 2 {
+            let text = format!(
+                "{} is too long: at most half of reservation_max_age ({max_age}), or guesses fail while they wait",
+                limits.max_delay
+            );
+            self.problems.error(at, "max_delay", text);
+        } else if limits.max_delay < limits.delay {
+            let text = format!("{} is less than delay ({})", limits.max_delay, limits.delay);
+            self.problems.error(at, "max_delay", text);
+        }
+    }
+
     fn break_glass(&mut self, item: &Item) -> BreakGlass {
         let key = "break_glass";
         match item.as_ref().map(|item| item.get_ref()) {
@@ -150,116 +178,6 @@ impl Reader<'_, '_> {
         }
     }
 
-    /// A length of time, or, where that may be, never.
-    fn span(&mut self, item: &Item, key: &str, inherited: Span, may_never: bool) -> Span {
-        let Some(item) = item else { return inherited };
-        let text = match item.get_ref() {
-            Value::String(text) => text.clone(),
-            // What faillock.conf would say.
-            Value::Integer(seconds) => seconds.to_string(),
-            other => short(other),
-        };
-        if text == "never" {
-            if may_never {
-                return Span::NEVER;
-            }
-            self.problems.error(Some(item.span()), key, "cannot be never here: write a length of time");
-            return inherited;
-        }
-        match Span::parse(&text) {
-            Ok(span) => span,
-            Err(error) => {
-                self.problems.error(
-                    Some(item.span()),
-                    key,
-                    format_args!("{} {error}", short(item.get_ref())),
-                );
-                inherited
-            }
-        }
-    }
-
-    /// A length of time with a default and an upper bound, in seconds.
-    fn time(&mut self, item: &Item, key: &str, default: u64, longest: u64) -> Span {
-        let span = self.span(item, key, Span::seconds(default), false);
-        if span > Span::seconds(longest) {
-            let text = format!("{span} is too long: write at most \"{}\"", Span::seconds(longest));
-            self.problems.error(place(item), key, text);
-        }
-        span
-    }
-
-    fn flag(&mut self, item: &Item, key: &str, inherited: bool) -> bool {
-        let Some(item) = item else { return inherited };
-        item.get_ref().as_bool().unwrap_or_else(|| {
-            let text = format!("must be true or false, not {}", short(item.get_ref()));
-            self.problems.error(Some(item.span()), key, text);
-            inherited
-        })
-    }
-
-    fn path(&mut self, item: &Item, key: &str, default: &str) -> PathBuf {
-        let Some(item) = item else { return default.into() };
-        match item.get_ref() {
-            Value::String(path) if path.starts_with('/') && !path.contains('\0') => path.into(),
-            other => {
-                let text = format!("must be an absolute path, not {}", short(other));
-                self.problems.error(Some(item.span()), key, text);
-                default.into()
-            }
-        }
-    }
-
-    fn listen(&mut self, item: &Item) -> Option<SocketAddr> {
-        let key = "metrics.listen";
-        let Some(item) = item else { return Some(SocketAddr::from(([127, 0, 0, 1], 9456))) };
-        if item.get_ref().as_bool() == Some(false) {
-            return None;
-        }
-        let address = item.get_ref().as_str().and_then(|text| text.parse::<SocketAddr>().ok());
-        match address {
-            Some(address) if !address.ip().is_loopback() => {
-                self.problems.warning(
-                    Some(item.span()),
-                    key,
-                    "is no loopback address: whoever reaches it can read the metrics, which name no account but \
-                     count attempts",
-                );
-            }
-            Some(_) => {}
-            None => self.problems.error(
-                Some(item.span()),
-                key,
-                format_args!(
-                    "must be an address and a port (\"127.0.0.1:9456\", \"[::1]:9456\"), or false, not {}",
-                    short(item.get_ref())
-                ),
-            ),
-        }
-        address
-    }
-
-    /// A list of names of users or groups.
-    fn names(&mut self, item: &Item, key: &str) -> Vec<String> {
-        let Some(item) = item else { return Vec::new() };
-        let wrong = "must be a list of names, as in [\"jon\", \"kon\"]";
-        let Some(list) = item.get_ref().as_array() else {
-            self.problems.error(Some(item.span()), key, wrong);
-            return Vec::new();
-        };
-        let mut names = Vec::new();
-        for value in list {
-            match value.as_str() {
-                Some(name) if is_name(name) => names.push(name.to_owned()),
-                _ => {
-                    let text = format!("{wrong}; {} is none", short(value));
-                    self.problems.error(Some(item.span()), key, text);
-                }
-            }
-        }
-        names
-    }
-
     fn classes(&mut self, list: &[toml::Spanned<raw::Class>], default: &Limits) -> Vec<Class> {
         if let Some(surplus) = list.get(MOST) {
             let text = format!("is one class too many: there can be {MOST}; use groups to merge some");
@@ -281,8 +199,7 @@ impl Reader<'_, '_> {
                 let text = format!("{table} has no members: give it users = [...] or groups = [...]");
                 self.problems.error(Some(entry.span()), "class.users", text);
             }
-            let items = [&raw.deny, &raw.fail_interval, &raw.unlock_time, &raw.shadow_lock];
-            let limits = limits(items, &table, default, self.problems);
+            let limits = limits(raw.limits(), &table, default, self.problems);
             classes.push(Class { name, users, groups, limits });
         }
         classes
@@ -306,6 +223,11 @@ impl Reader<'_, '_> {
 
     /// What must fit together.
     fn together(&mut self, config: &Config, file: &raw::File) {
+        let classes = config.classes.iter().zip(&file.class);
+        let classes = classes.map(|(class, raw)| (&class.limits, raw.get_ref().limits()));
+        for (limits, items) in std::iter::once((&config.default, file.default.limits())).chain(classes) {
+            self.delays(limits, items, config.reservation_max_age);
+        }
         if config.root.even_deny_root && config.break_glass == BreakGlass::Refused {
             let at = place(&file.root.even_deny_root);
             let key = "root.even_deny_root";
@@ -326,27 +248,6 @@ impl Reader<'_, '_> {
             }
         }
     }
-}
-
-/// A value, short enough for a message.
-fn short(value: &Value) -> String {
-    match value {
-        Value::Array(_) => "a list".to_owned(),
-        Value::Table(_) => "a table".to_owned(),
-        other => {
-            let mut text = other.to_string();
-            if text.chars().count() > 40 {
-                text = text.chars().take(40).chain(['…']).collect();
-            }
-            text
-        }
-    }
-}
-
-/// Whether a user database could hold it, and `passwd` take it.
-fn is_name(name: &str) -> bool {
-    let odd = |letter: char| letter.is_control() || letter.is_whitespace() || ":/,".contains(letter);
-    !name.is_empty() && name.len() <= 256 && !name.starts_with('-') && !name.contains(odd)
 }
 
 fn is_class_name(name: &str) -> bool {

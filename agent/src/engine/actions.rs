@@ -343,7 +343,7 @@ const fn release(why: Release) -> &'static str {
         Release::Expired => "its time ran out",
         Release::Unlocked => "on request",
         Release::Gone => "the gate holds no lock any more",
-        Release::Exempt => "its class is exempt now",
+        Release::Exempt => "its class is exempt or in monitor mode now",
     }
 }
 

@@ -19,6 +19,9 @@ pub enum CommandError {
     /// The account is exempt.
     #[error("{0} is exempt and never locked: change its class in the configuration first")]
     Exempt(String),
+    /// The account's class is in monitor mode.
+    #[error("{0} is in a class in monitor mode, where nothing is refused: set mode = \"enforce\" first")]
+    Monitor(String),
     /// The new configuration has an error; the old one stays.
     #[error("{0}\nthe running configuration stays")]
     Config(String),

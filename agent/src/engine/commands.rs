@@ -182,6 +182,10 @@ impl Engine {
             refuse(reply, CommandError::Exempt(name));
             return Ok(());
         }
+        if rule.flags & rule_flag::MONITOR != 0 {
+            refuse(reply, CommandError::Monitor(name));
+            return Ok(());
+        }
         let now = Now::read()?;
         let until = seconds
             .map_or(NEVER, |seconds| now.boot.saturating_add(seconds.max(1).saturating_mul(1_000_000_000)));
@@ -295,6 +299,12 @@ fn refuse<T>(reply: Reply<T>, error: CommandError) {
 /// Why an account is locked or not, in words.
 fn why(row: &AccountRow, fail_interval: u64) -> String {
     match &row.lock {
+        _ if row.monitor => format!(
+            "its class is in monitor mode, nothing is refused; {} of {} failures within {fail_interval}s{}",
+            row.failures,
+            row.deny,
+            if row.lock.is_some() { ", would be locked" } else { "" }
+        ),
         None if row.exempt => "its class is exempt".to_owned(),
         None => format!("{} of {} failures within {fail_interval}s", row.failures, row.deny),
         Some(lock) => match lock.cause.as_str() {

@@ -57,13 +57,14 @@ impl Engine {
             let claimed = event.entry.detail.via == abi::via::CLAIM;
             let service =
                 if claimed { "claimed".to_owned() } else { text::field(&event.entry.detail.service) };
-            self.metrics.attempt(kind.name(), &service);
+            let monitored = event.flags & flag::MONITORED != 0;
+            self.metrics.attempt(outcome_name(kind, monitored), &service);
         }
         for _ in 0..event.lapsed.min(portcullis_common::ledger::SLOTS as u32) {
             self.metrics.attempt("lapsed", "");
         }
         if event.flags & flag::TRIPPED != 0 {
-            self.metrics.trip();
+            self.metrics.trip(event.flags & flag::MONITORED != 0);
         }
     }
 
@@ -130,6 +131,14 @@ impl Engine {
         if event.flags & flag::EXEMPT != 0 {
             notes.push("exempt".to_owned());
         }
+        if event.flags & flag::MONITORED != 0 {
+            if tripped {
+                notes.push("monitor: would have been locked".to_owned());
+            }
+            if matches!(kind, Kind::Refused | Kind::Busy) {
+                notes.push("monitor: would have been refused".to_owned());
+            }
+        }
         if detail.via == abi::via::CLAIM {
             notes.push("reported by a program of his own; service and terminal are its claim".to_owned());
         }
@@ -177,6 +186,15 @@ impl Engine {
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// The outcome label of an attempt; in monitor mode nothing was refused.
+fn outcome_name(kind: Kind, monitored: bool) -> &'static str {
+    match kind {
+        Kind::Refused if monitored => "would_refuse",
+        Kind::Busy if monitored => "would_busy",
+        _ => kind.name(),
     }
 }
 

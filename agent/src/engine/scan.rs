@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
+use portcullis_common::ledger::{Rule, rule_flag};
 use portcullis_policy::{Boot, Input};
 use tokio::time::Instant;
 
@@ -213,6 +214,30 @@ impl Engine {
         Ok(())
     }
 
+    /// A lock that was only computed does not begin to lock because its class leaves monitor mode.
+    fn drop_monitored_locks(
+        &mut self,
+        rules: &[Rule],
+        members: &BTreeMap<u32, u32>,
+    ) -> Result<(), EngineError> {
+        let mut computed = Vec::new();
+        self.tables.each_row(Slice::Accounts, |found| {
+            if found.row.ledger.locked() {
+                computed.push(found.account);
+            }
+        })?;
+        for account in computed {
+            let (_, before) = self.tables.rule_of(account)?;
+            let class = rows::uid_of(account).and_then(|uid| members.get(&uid)).unwrap_or(&CLASS_DEFAULT);
+            let enforced =
+                rules.get(*class as usize).is_some_and(|rule| rule.flags & rule_flag::MONITOR == 0);
+            if before.flags & rule_flag::MONITOR != 0 && enforced {
+                gate::unlock(account)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Takes over a configuration: the gate first, then everything here. On an error nothing has changed.
     pub(super) fn adopt(&mut self, config: Config) -> Result<(), EngineError> {
         let mut members: BTreeMap<u32, u32> = config.members(&Nss)?.into_iter().collect();
@@ -227,6 +252,7 @@ impl Engine {
         }
         let rules = config.rules();
         let list: Vec<(u32, u32)> = members.iter().map(|(uid, class)| (*uid, *class)).collect();
+        self.drop_monitored_locks(&rules, &members)?;
         if !self.tables.has_config(&rules, &list)? {
             self.tables.write_config(&rules, &list)?;
         }

@@ -2,7 +2,7 @@
 //! manager.
 
 use libc::c_int;
-use portcullis_common::abi::{Request, ask, op, verdict};
+use portcullis_common::abi::{Request, ask, flag, op, verdict};
 
 use super::trouble::{Trouble, unreachable_gate};
 use super::{LOCKED, who};
@@ -52,7 +52,7 @@ pub fn account(world: &impl World, options: &Options) -> c_int {
     request.entry.detail = who::detail(world);
     match world.ask(&request) {
         Ok(answer) if matches!(answer.verdict, verdict::DONE | verdict::NOTHING) => {
-            if answer.locked_until == 0 {
+            if answer.locked_until == 0 || answer.flags & flag::MONITORED != 0 {
                 return status::IGNORE;
             }
             world.log(
