@@ -68,11 +68,7 @@ const MUTATIONS: [Mutation; 22] = [
             says: "killed guesses are still out",
         }]),
     },
-    Mutation {
-        feature: "mutation-lock-exempt",
-        breaks: "exempt accounts are not locked",
-        place: Place::Gate(&[Red { test: "exempt_accounts_are_let_try_without_end", says: "is exempt" }]),
-    },
+    ledger("mutation-lock-exempt", "exempt accounts are not locked"),
     Mutation {
         feature: "mutation-one-table",
         breaks: "invented names have a table of their own",
