@@ -1,11 +1,14 @@
 //! What the whole-system tests and the demo share.
 //!
 //! * [`agent`]: kills and starts it.
+//! * [`bench`]: what the module adds to one authentication.
 //! * [`books`]: what Portcullis has written down of a situation.
 //! * [`crowd`]: many su at once.
+//! * [`footprint`]: what a process holds, before and after.
 //! * [`inside`]: runs a test in a throw-away system of its own.
 //! * [`ledger`]: what the gate has counted.
 //! * [`next`]: the ABI version to which tests upgrade.
+//! * [`object`]: shared objects, loaded and unloaded.
 //! * [`pam`]: a service of its own on libpam.
 //! * [`pamtester`]: any stack, with any items.
 //! * [`ssh`]: ssh and sshd.
@@ -17,11 +20,14 @@
 //! Invariant: nothing here touches anything outside a sandbox.
 
 pub mod agent;
+pub mod bench;
 pub mod books;
 pub mod crowd;
+pub mod footprint;
 pub mod inside;
 pub mod ledger;
 pub mod next;
+pub mod object;
 pub mod pam;
 pub mod pamtester;
 pub mod ssh;

@@ -1,6 +1,7 @@
 //! The developer verbs of Portcullis, as a library. `main.rs` only reads the command line.
 
 pub mod apt;
+pub mod bench;
 pub mod bpf_check;
 pub mod build;
 pub mod checks;
