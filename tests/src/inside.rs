@@ -16,6 +16,8 @@ use std::process::Command;
 const INSIDE: &str = "PORTCULLIS_INSIDE";
 /// Another eBPF object to start the gate with: `cargo xtask test mutations`.
 const GATE_OBJECT: &str = "PORTCULLIS_GATE_OBJECT";
+/// Set where tests take their long numbers: `cargo xtask test leaks`.
+const LONG: &str = "PORTCULLIS_TEST_LONG";
 /// Where the program of the test is seen inside.
 const PROGRAM: &str = "/opt/portcullis-test";
 
@@ -88,6 +90,12 @@ pub fn enter_a(kind: Kind, name: &str, setup: &Setup<'_>) -> bool {
     false
 }
 
+/// Whether a test that has a long and a short form is to take the long one.
+#[must_use]
+pub fn long() -> bool {
+    std::env::var_os(LONG).is_some()
+}
+
 fn outside(kind: Kind, name: &str, setup: &Setup<'_>) -> Result<(), String> {
     let program = own_path()?;
     let mut sandbox = Command::new(xtask()?);
@@ -113,7 +121,11 @@ fn outside(kind: Kind, name: &str, setup: &Setup<'_>) -> Result<(), String> {
         sandbox.arg("--gate-object").arg(object);
     }
     // The sandbox starts with an environment of its own.
-    sandbox.args(["--", "/usr/bin/env", &format!("{INSIDE}=1"), PROGRAM]);
+    sandbox.args(["--", "/usr/bin/env", &format!("{INSIDE}=1")]);
+    if long() {
+        sandbox.arg(format!("{LONG}=1"));
+    }
+    sandbox.arg(PROGRAM);
     sandbox.args(["--exact", name, "--nocapture", "--test-threads=1"]);
     let output = sandbox.output().map_err(|error| format!("xtask sandbox: {error}"));
     let _ = std::fs::remove_file(&config);

@@ -41,6 +41,7 @@ pub fn test(workspace: &Workspace, filter: Option<&str>) -> Result<u8> {
     if !stages.step("build, next ABI", || build::next(workspace)) {
         return Ok(stages.report());
     }
+    watcher();
     let mut system = runner(workspace, filter);
     system.args(["--package", "portcullis-tests"]);
     // The sandboxes of two tests share two cores well enough; more would only make them wait.
@@ -51,6 +52,34 @@ pub fn test(workspace: &Workspace, filter: Option<&str>) -> Result<u8> {
     own.env("RUST_TEST_THREADS", "1").env("NEXTEST_TEST_THREADS", "1");
     stages.runner("sandbox and installation", &mut own, filter.is_none());
     Ok(stages.report())
+}
+
+/// `cargo xtask test leaks`: a million calls of the gate, 100,000 attempts.
+pub fn leaks(workspace: &Workspace) -> Result<u8> {
+    let mut stages = Stages::default();
+    tools(&mut stages);
+    if !stages.step("build", || build::refresh(workspace)) {
+        return Ok(stages.report());
+    }
+    if !apt::root() {
+        stages.skip("leaks", "they need root: sudo -E cargo xtask test leaks");
+        return Ok(stages.report());
+    }
+    watcher();
+    let mut leaks = runner(workspace, None);
+    leaks.args(["--package", "portcullis-tests", "--test", "leaks"]).env(LONG, "1");
+    stages.runner("leaks", &mut leaks, true);
+    Ok(stages.report())
+}
+
+/// Makes tests take their long numbers.
+const LONG: &str = "PORTCULLIS_TEST_LONG";
+
+/// valgrind, which one test needs and says itself when it is not there.
+fn watcher() {
+    if let Err(error) = apt::ensure(&["valgrind"], "a tool of the tests") {
+        eprintln!("xtask: no valgrind: {error}");
+    }
 }
 
 /// cargo-nextest when there is one, else cargo test.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use xtask::error::Result;
 use xtask::workspace::Workspace;
-use xtask::{build, checks, demo, ebpf, install, mutations, sandbox, vm};
+use xtask::{bench, build, checks, demo, ebpf, install, mutations, sandbox, vm};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Developer verbs of Portcullis")]
@@ -27,10 +27,15 @@ enum Verb {
     /// All checks: format, clippy, unit, property and whole-system tests
     Test {
         /// Part of a test's name; or `mutations`: break each invariant and see that a test notices;
-        /// or `vm`: other kernels, in qemu
+        /// or `leaks`: the tests of leaks, with their long numbers; or `vm`: other kernels, in qemu
         filter: Option<String>,
         /// After `vm`: this kernel only
         kernel: Option<String>,
+    },
+    /// Measure, in a throw-away system
+    Bench {
+        #[command(subcommand)]
+        what: bench::Bench,
     },
     /// Format and clippy, host and eBPF
     Lint,
@@ -111,9 +116,11 @@ fn dispatch(verb: Verb) -> Result<u8> {
             return match filter.as_deref() {
                 Some("vm") => vm::test(&workspace, kernel.as_deref()),
                 Some("mutations") => mutations::run(&workspace),
+                Some("leaks") => checks::leaks(&workspace),
                 filter => checks::test(&workspace, filter),
             };
         }
+        Verb::Bench { what } => return bench::bench(&workspace, what),
         Verb::Lint => return checks::lint(&workspace),
         Verb::VmBoot(_) | Verb::VmGuest(_) => {}
         Verb::SandboxInit(init) => return sandbox::init::run(&workspace, &init),
