@@ -3,111 +3,14 @@
 
 #![allow(clippy::indexing_slicing, reason = "a test, its model too")]
 
+mod model;
+
+use model::{Fate, Guess, Model};
 use portcullis_common::abi::{cause, flag, op, outcome, source, verdict};
 use portcullis_common::ledger::{Actor, Call, Ledger, NEVER, Rule, SLOTS, Step, rule_flag};
 use proptest::prelude::*;
 
 const SECOND: u64 = 1_000_000_000;
-
-/// What happened to a guess that was let through.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
-    Out,
-    Failed,
-    Lapsed,
-    /// Passed, withdrawn, cleared, used up by a trip, or out of the window: it counts no more.
-    Gone,
-}
-
-#[derive(Clone, Debug)]
-struct Guess {
-    token: u64,
-    actor: Actor,
-    admitted: u64,
-    /// When it became a failure.
-    failed: u64,
-    fate: Fate,
-}
-
-/// The rule as one would write it on paper: the list of all guesses, replayed second by second.
-#[derive(Debug, Default)]
-struct Model {
-    guesses: Vec<Guess>,
-    locked_until: u64,
-    failures_ever: u64,
-    trips: u32,
-    /// Trips in a row, and until when the next one is one of them.
-    row: u32,
-    row_until: u64,
-    passes: Vec<(u32, u32, u64, u64)>,
-}
-
-impl Model {
-    fn failures(&self) -> usize {
-        self.guesses.iter().filter(|g| matches!(g.fate, Fate::Failed | Fate::Lapsed)).count()
-    }
-
-    fn out(&self) -> usize {
-        self.guesses.iter().filter(|g| g.fate == Fate::Out).count()
-    }
-
-    fn fail(&mut self, index: usize, at: u64, fate: Fate, rule: &Rule) {
-        self.expire(at, rule);
-        self.guesses[index].fate = fate;
-        self.guesses[index].failed = at;
-        self.failures_ever += 1;
-        self.judge(at, rule);
-    }
-
-    fn judge(&mut self, at: u64, rule: &Rule) {
-        if self.failures() >= rule.deny as usize {
-            self.trips += 1;
-            self.row = if at < self.row_until { self.row + 1 } else { 0 };
-            let mut time = rule.unlock_time;
-            for _ in 0..self.row {
-                if time < rule.max_unlock_time {
-                    time = (time * 2).min(rule.max_unlock_time);
-                }
-            }
-            let until = at.saturating_add(time);
-            self.row_until =
-                if rule.backoff_window == 0 { 0 } else { until.saturating_add(rule.backoff_window) };
-            self.locked_until = self.locked_until.max(until);
-            self.clear();
-        }
-    }
-
-    fn clear(&mut self) {
-        for guess in &mut self.guesses {
-            if matches!(guess.fate, Fate::Failed | Fate::Lapsed) {
-                guess.fate = Fate::Gone;
-            }
-        }
-    }
-
-    fn expire(&mut self, now: u64, rule: &Rule) {
-        for guess in &mut self.guesses {
-            if matches!(guess.fate, Fate::Failed | Fate::Lapsed) && guess.failed + rule.fail_interval <= now {
-                guess.fate = Fate::Gone;
-            }
-        }
-    }
-
-    /// In order of time, one thing after the other.
-    fn settle(&mut self, now: u64, rule: &Rule) {
-        while let Some(index) = (0..self.guesses.len())
-            .filter(|&i| self.guesses[i].fate == Fate::Out && self.guesses[i].admitted + rule.max_age <= now)
-            .min_by_key(|&i| self.guesses[i].admitted)
-        {
-            let due = self.guesses[index].admitted + rule.max_age;
-            self.fail(index, due, Fate::Lapsed, rule);
-        }
-        self.expire(now, rule);
-        if self.locked_until != 0 && self.locked_until <= now {
-            self.locked_until = 0;
-        }
-    }
-}
 
 #[derive(Clone, Debug)]
 enum Act {

@@ -46,6 +46,10 @@ pub struct Setup<'a> {
     pub bare: bool,
 }
 
+/// deny = 3, everything else as it is without a configuration: no shadow lock, a minute for a guess without a result.
+pub const DENY_3: Setup<'static> =
+    Setup { config: Some("break_glass = \"admin\"\n[default]\ndeny = 3\n"), no_agent: false, bare: false };
+
 /// Which sandbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {

@@ -63,6 +63,19 @@ pub fn portcullis(arguments: &[&str]) -> Result<Value> {
     })
 }
 
+/// A number of a user's row, as `portcullis explain` has it: `failures`, `trips`, …
+///
+/// # Errors
+/// When the agent does not answer, or has no such number.
+pub fn number(user: &str, name: &str) -> Result<u64> {
+    let account = portcullis(&["explain", user])?;
+    let number = account.pointer(&format!("/row/{name}")).and_then(Value::as_u64);
+    number.ok_or_else(|| Error::Answer {
+        program: format!("portcullis explain {user}"),
+        output: account.to_string(),
+    })
+}
+
 /// Whether the password field of `user` says locked, by the real `passwd --status`.
 ///
 /// # Errors

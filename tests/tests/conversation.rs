@@ -6,17 +6,8 @@ use std::io::{Read as _, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use portcullis_tests::inside::{Setup, enter};
-use portcullis_tests::system::{password, portcullis, run, write};
-use serde_json::Value;
-
-const CONFIG: &str = r#"
-break_glass = "admin"
-[default]
-deny = 3
-fail_interval = "15m"
-unlock_time = "10m"
-"#;
+use portcullis_tests::inside::{DENY_3, enter};
+use portcullis_tests::system::{number, password, run, write};
 
 /// Puts these modules behind our line.
 fn stack(behind: &[&str]) {
@@ -47,16 +38,12 @@ fn attempt(answers: &[&str]) -> (bool, String) {
 }
 
 fn failures() -> u64 {
-    let account = portcullis(&["explain", "jon"]).unwrap();
-    account.pointer("/row/failures").and_then(Value::as_u64).unwrap()
+    number("jon", "failures").unwrap()
 }
 
 #[test]
 fn a_stack_that_asks_itself_is_charged_at_the_first_answer() {
-    if !enter(
-        "a_stack_that_asks_itself_is_charged_at_the_first_answer",
-        &Setup { config: Some(CONFIG), ..Setup::default() },
-    ) {
+    if !enter("a_stack_that_asks_itself_is_charged_at_the_first_answer", &DENY_3) {
         return;
     }
     let right = password("jon");
@@ -95,10 +82,7 @@ fn a_stack_that_asks_itself_is_charged_at_the_first_answer() {
 
 #[test]
 fn an_answer_that_comes_after_the_lock_reaches_nobody() {
-    if !enter(
-        "an_answer_that_comes_after_the_lock_reaches_nobody",
-        &Setup { config: Some(CONFIG), ..Setup::default() },
-    ) {
+    if !enter("an_answer_that_comes_after_the_lock_reaches_nobody", &DENY_3) {
         return;
     }
     stack(&["auth required pam_unix.so"]);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use portcullis_tests::inside::{Setup, enter};
 use portcullis_tests::stack::{must, without_delays};
 use portcullis_tests::su::{self, KON};
-use portcullis_tests::system::{password, portcullis, run, shadow_locked, wait_for, write};
+use portcullis_tests::system::{number, password, portcullis, run, shadow_locked, wait_for, write};
 use serde_json::Value;
 
 const CONFIG: &str = r#"
@@ -19,10 +19,6 @@ deny = 3
 unlock_time = "10m"
 shadow_lock = true
 "#;
-
-fn number(user: &str, pointer: &str) -> u64 {
-    portcullis(&["explain", user]).unwrap().pointer(pointer).and_then(Value::as_u64).unwrap()
-}
 
 fn metric(line: &str) -> bool {
     let (_, page) = run("curl", &["-s", "http://127.0.0.1:9456/metrics"]).unwrap();
@@ -93,7 +89,7 @@ fn locks_grow_with_each_trip_up_to_their_cap() {
         })
         .unwrap();
     }
-    assert_eq!(number("jon", "/row/trips"), 4);
+    assert_eq!(number("jon", "trips").unwrap(), 4);
     let (_, events) = run("portcullis", &["events", "--json"]).unwrap();
     let events = events.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     let trips: Vec<Value> = events.filter(|event| event["tripped"] == true).collect();

@@ -13,18 +13,12 @@ use portcullis_common::abi::{op, outcome, verdict};
 use portcullis_tests::bench::run::{ask, request};
 use portcullis_tests::bench::stacks::keep_loaded;
 use portcullis_tests::footprint::{Footprint, heap};
-use portcullis_tests::inside::{Setup, enter, long};
+use portcullis_tests::inside::{DENY_3, enter, long};
 use portcullis_tests::object::Object;
 use portcullis_tests::pam::{AUTH_ERR, Handle, SUCCESS};
 use portcullis_tests::stack::service;
 use portcullis_tests::system::write;
 
-const CONFIG: &str = r#"
-break_glass = "admin"
-[default]
-deny = 3
-"#;
-const SETUP: Setup<'_> = Setup { config: Some(CONFIG), no_agent: false, bare: false };
 const MODULE: &str = "pam_portcullis.so";
 /// Set for the part of a test that runs under valgrind.
 const WATCHED: &str = "PORTCULLIS_TEST_WATCHED";
@@ -117,7 +111,7 @@ fn leaves_nothing(warm_up: u32, times: u32, slack: usize, mut what: impl FnMut()
 
 #[test]
 fn gate_calls_leak_nothing() {
-    if !enter("gate_calls_leak_nothing", &SETUP) {
+    if !enter("gate_calls_leak_nothing", &DENY_3) {
         return;
     }
     leaves_nothing(1_000, numbers().calls / 2, 0, || {
@@ -129,7 +123,7 @@ fn gate_calls_leak_nothing() {
 
 #[test]
 fn authentications_on_fresh_handles_leak_nothing() {
-    if !enter("authentications_on_fresh_handles_leak_nothing", &SETUP) {
+    if !enter("authentications_on_fresh_handles_leak_nothing", &DENY_3) {
         return;
     }
     services();
@@ -140,7 +134,7 @@ fn authentications_on_fresh_handles_leak_nothing() {
 
 #[test]
 fn a_module_that_is_unloaded_is_gone() {
-    if !enter("a_module_that_is_unloaded_is_gone", &SETUP) {
+    if !enter("a_module_that_is_unloaded_is_gone", &DENY_3) {
         return;
     }
     services();
@@ -173,7 +167,7 @@ fn authentications_are_clean_under_memcheck() {
         }
         return;
     }
-    if !enter(NAME, &SETUP) {
+    if !enter(NAME, &DENY_3) {
         return;
     }
     if !Path::new("/usr/bin/valgrind").exists() {

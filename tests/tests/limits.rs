@@ -8,17 +8,11 @@ use std::path::Path;
 use std::process::Command;
 
 use portcullis_tests::books::{Books, entries};
-use portcullis_tests::inside::{Setup, enter};
+use portcullis_tests::inside::{DENY_3, enter};
 use portcullis_tests::stack::{must, without_delays};
 use portcullis_tests::su::{JON, KON, Su};
 use portcullis_tests::system::{password, write};
 
-const CONFIG: &str = r#"
-break_glass = "admin"
-[default]
-deny = 3
-"#;
-const SETUP: Setup<'_> = Setup { config: Some(CONFIG), no_agent: false, bare: false };
 /// The programs: by whom, what, for jon's password.
 const PROGRAMS: [(u32, &str); 2] = [(KON, "su jon -c true"), (JON, "sudo -S -k -p '' true")];
 
@@ -48,7 +42,7 @@ fn start(burden: &str, (uid, program): (u32, &str), password: &str) -> Su {
 
 #[test]
 fn whoever_is_let_in_under_a_limit_has_been_counted() {
-    if !enter("whoever_is_let_in_under_a_limit_has_been_counted", &SETUP) {
+    if !enter("whoever_is_let_in_under_a_limit_has_been_counted", &DENY_3) {
         return;
     }
     without_delays().unwrap();

@@ -4,22 +4,12 @@
 
 use std::path::Path;
 
-use portcullis_tests::inside::{Setup, enter};
-use portcullis_tests::system::{password, portcullis, read, write};
+use portcullis_tests::inside::{DENY_3, enter};
+use portcullis_tests::system::{number, password, read, write};
 use rexpect::session::PtySession;
-use serde_json::Value;
-
-const CONFIG: &str = r#"
-break_glass = "admin"
-[default]
-deny = 3
-fail_interval = "15m"
-unlock_time = "10m"
-"#;
 
 fn failures() -> u64 {
-    let account = portcullis(&["explain", "kon"]).unwrap();
-    account.pointer("/row/failures").and_then(Value::as_u64).unwrap()
+    number("kon", "failures").unwrap()
 }
 
 /// kon's passwd, at the question for the current password.
@@ -37,10 +27,7 @@ fn answer(session: &mut PtySession, text: &str, until: &str) {
 
 #[test]
 fn passwds_question_for_the_current_password_is_a_guess() {
-    if !enter(
-        "passwds_question_for_the_current_password_is_a_guess",
-        &Setup { config: Some(CONFIG), ..Setup::default() },
-    ) {
+    if !enter("passwds_question_for_the_current_password_is_a_guess", &DENY_3) {
         return;
     }
     let file = Path::new("/etc/pam.d/common-password");

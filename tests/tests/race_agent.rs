@@ -9,18 +9,12 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use portcullis_tests::crowd::at_once;
-use portcullis_tests::inside::{Setup, enter};
+use portcullis_tests::inside::{DENY_3, Setup, enter};
 use portcullis_tests::stack::{must, without_delays};
 use portcullis_tests::su::{self, JON, KON};
 use portcullis_tests::system::{Counter, password, read};
 use portcullis_tests::{agent, ledger};
 
-const CONFIG: &str = r#"
-break_glass = "admin"
-[default]
-deny = 3
-"#;
-const SETUP: Setup<'_> = Setup { config: Some(CONFIG), no_agent: false, bare: false };
 const DENY: usize = 3;
 const WRONG: usize = 50;
 const RIGHT: usize = 20;
@@ -67,7 +61,7 @@ fn while_repeating(what: &str, counter: &Counter, meanwhile: impl Fn() + Sync) -
 
 #[test]
 fn crowds_while_the_agent_reloads_restarts_and_is_stopped() {
-    if !enter("crowds_while_the_agent_reloads_restarts_and_is_stopped", &SETUP) {
+    if !enter("crowds_while_the_agent_reloads_restarts_and_is_stopped", &DENY_3) {
         return;
     }
     without_delays().unwrap();
@@ -119,7 +113,7 @@ const LOCKS: u32 = 3;
 
 #[test]
 fn guesses_that_go_on_while_locks_expire() {
-    if !enter("guesses_that_go_on_while_locks_expire", &Setup { config: Some(EXPIRING), ..SETUP }) {
+    if !enter("guesses_that_go_on_while_locks_expire", &Setup { config: Some(EXPIRING), ..DENY_3 }) {
         return;
     }
     without_delays().unwrap();

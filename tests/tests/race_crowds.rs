@@ -9,19 +9,13 @@ use std::process::Command;
 
 use portcullis_tests::books::{Books, entries};
 use portcullis_tests::crowd::Crowd;
-use portcullis_tests::inside::{Setup, enter};
+use portcullis_tests::inside::{DENY_3, enter};
 use portcullis_tests::ssh::Sshd;
 use portcullis_tests::stack::{edit, service, without_delays};
 use portcullis_tests::su::{JON, KON, Su};
 use portcullis_tests::system::{Counter, password, write};
 use portcullis_tests::terminal::Terminal;
 
-const CONFIG: &str = r#"
-break_glass = "admin"
-[default]
-deny = 3
-"#;
-const SETUP: Setup<'_> = Setup { config: Some(CONFIG), no_agent: false, bare: false };
 const DENY: usize = 3;
 
 /// Crowds of each size: wrong only, one right among wrong ones, right only.
@@ -68,14 +62,14 @@ fn every_mix(sizes: &[usize]) {
 
 #[test]
 fn crowds_of_2_10_and_50_wrong_right_and_mixed() {
-    if enter("crowds_of_2_10_and_50_wrong_right_and_mixed", &SETUP) {
+    if enter("crowds_of_2_10_and_50_wrong_right_and_mixed", &DENY_3) {
         every_mix(&[2, 10, 50]);
     }
 }
 
 #[test]
 fn crowds_of_200_wrong_right_and_mixed() {
-    if enter("crowds_of_200_wrong_right_and_mixed", &SETUP) {
+    if enter("crowds_of_200_wrong_right_and_mixed", &DENY_3) {
         // 200 right ones of one actor, two at a time, take longer than the 10 s that a logon waits by default.
         edit("common-auth", |line| {
             if line.contains("pam_portcullis.so") { format!("{line} wait=120") } else { line.into() }
@@ -97,7 +91,7 @@ fn about(page: &str, kind: &str, whose: &str) -> usize {
 
 #[test]
 fn a_crowd_on_several_users_is_counted_each_for_itself() {
-    if !enter("a_crowd_on_several_users_is_counted_each_for_itself", &SETUP) {
+    if !enter("a_crowd_on_several_users_is_counted_each_for_itself", &DENY_3) {
         return;
     }
     without_delays().unwrap();
@@ -155,7 +149,7 @@ fn by_four_services(sshd: &Sshd, secret: &str) -> usize {
 
 #[test]
 fn a_crowd_by_several_services_is_counted_together() {
-    if !enter("a_crowd_by_several_services_is_counted_together", &SETUP) {
+    if !enter("a_crowd_by_several_services_is_counted_together", &DENY_3) {
         return;
     }
     without_delays().unwrap();

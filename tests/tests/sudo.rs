@@ -5,16 +5,8 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use portcullis_tests::inside::{Setup, enter};
-use portcullis_tests::system::{password, portcullis, write};
-
-const CONFIG: &str = r#"
-break_glass = "admin"
-[default]
-deny = 3
-fail_interval = "15m"
-unlock_time = "10m"
-"#;
+use portcullis_tests::inside::{DENY_3, enter};
+use portcullis_tests::system::{number, password, write};
 
 /// kon's `sudo id -un` with these passwords, one a line; what it printed.
 fn sudo(passwords: &[&str]) -> String {
@@ -32,23 +24,15 @@ fn sudo(passwords: &[&str]) -> String {
     String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap()
 }
 
-fn failures(user: &str) -> u64 {
-    let account = portcullis(&["explain", user]).unwrap();
-    account.pointer("/row/failures").and_then(serde_json::Value::as_u64).unwrap()
-}
-
 #[test]
 fn a_right_password_at_sudo_clears_the_callers_failures() {
-    if !enter(
-        "a_right_password_at_sudo_clears_the_callers_failures",
-        &Setup { config: Some(CONFIG), ..Setup::default() },
-    ) {
+    if !enter("a_right_password_at_sudo_clears_the_callers_failures", &DENY_3) {
         return;
     }
     write(Path::new("/etc/sudoers.d/kon"), "kon ALL=(ALL) ALL\n").unwrap();
     let right = password("kon");
     assert_eq!(sudo(&["wrong", "wrong", &right]), "root\n");
-    assert_eq!(failures("kon"), 0);
+    assert_eq!(number("kon", "failures").unwrap(), 0);
     assert_eq!(sudo(&["wrong", "wrong", "wrong"]), "");
     assert_eq!(sudo(&[&right]), "", "locked");
 }

@@ -3,21 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "this is how a test fails, in its helpers too")]
 
 use portcullis_tests::books::Books;
-use portcullis_tests::inside::{Setup, enter};
+use portcullis_tests::inside::{DENY_3, enter};
 use portcullis_tests::stack::{must, without_delays};
 use portcullis_tests::system::password;
 use portcullis_tests::terminal::{Key, Terminal};
 
-const CONFIG: &str = r#"
-break_glass = "admin"
-[default]
-deny = 3
-"#;
-const SETUP: Setup<'_> = Setup { config: Some(CONFIG), no_agent: false, bare: false };
-
 #[test]
 fn login_right_wrong_unknown_expired() {
-    if !enter("login_right_wrong_unknown_expired", &SETUP) {
+    if !enter("login_right_wrong_unknown_expired", &DENY_3) {
         return;
     }
     without_delays().unwrap();
@@ -73,7 +66,7 @@ fn login_right_wrong_unknown_expired() {
 
 #[test]
 fn login_interrupted_and_locked() {
-    if !enter("login_interrupted_and_locked", &SETUP) {
+    if !enter("login_interrupted_and_locked", &DENY_3) {
         return;
     }
     without_delays().unwrap();

@@ -6,21 +6,14 @@ use std::path::Path;
 use std::process::Command;
 
 use portcullis_tests::books::Books;
-use portcullis_tests::inside::{Setup, enter};
+use portcullis_tests::inside::{DENY_3, enter};
 use portcullis_tests::stack::{must, without_delays};
 use portcullis_tests::system::{password, read, run, wait_for, write};
 use portcullis_tests::terminal::{Key, Terminal};
 
-const CONFIG: &str = r#"
-break_glass = "admin"
-[default]
-deny = 3
-"#;
-const SETUP: Setup<'_> = Setup { config: Some(CONFIG), no_agent: false, bare: false };
-
 #[test]
 fn chsh_counts_and_never_clears() {
-    if !enter("chsh_counts_and_never_clears", &SETUP) {
+    if !enter("chsh_counts_and_never_clears", &DENY_3) {
         return;
     }
     without_delays().unwrap();
@@ -54,7 +47,7 @@ fn chsh_counts_and_never_clears() {
 
 #[test]
 fn vlock_counts_for_the_password_it_asked() {
-    if !enter("vlock_counts_for_the_password_it_asked", &SETUP) {
+    if !enter("vlock_counts_for_the_password_it_asked", &DENY_3) {
         return;
     }
     without_delays().unwrap();
@@ -83,7 +76,7 @@ fn vlock_counts_for_the_password_it_asked() {
 
 #[test]
 fn an_unprivileged_locker_counts_for_its_own_user() {
-    if !enter("an_unprivileged_locker_counts_for_its_own_user", &SETUP) {
+    if !enter("an_unprivileged_locker_counts_for_its_own_user", &DENY_3) {
         return;
     }
     without_delays().unwrap();
@@ -106,7 +99,7 @@ fn an_unprivileged_locker_counts_for_its_own_user() {
 
 #[test]
 fn pamtester_confirms_with_setcred_only() {
-    if !enter("pamtester_confirms_with_setcred_only", &SETUP) {
+    if !enter("pamtester_confirms_with_setcred_only", &DENY_3) {
         return;
     }
     without_delays().unwrap();
@@ -137,7 +130,7 @@ fn pamtester_confirms_with_setcred_only() {
 
 #[test]
 fn a_lock_does_not_stop_the_machines_own_work() {
-    if !enter("a_lock_does_not_stop_the_machines_own_work", &SETUP) {
+    if !enter("a_lock_does_not_stop_the_machines_own_work", &DENY_3) {
         return;
     }
     let mut books = Books::open("jon").unwrap();

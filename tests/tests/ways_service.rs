@@ -8,17 +8,11 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use portcullis_tests::books::Books;
-use portcullis_tests::inside::{Setup, enter};
+use portcullis_tests::inside::{DENY_3, enter};
 use portcullis_tests::pam::{AUTH_ERR, Handle, SUCCESS};
 use portcullis_tests::stack::{service, without_delays};
 use portcullis_tests::system::{Counter, password, wait_for, write};
 
-const CONFIG: &str = r#"
-break_glass = "admin"
-[default]
-deny = 3
-"#;
-const SETUP: Setup<'_> = Setup { config: Some(CONFIG), no_agent: false, bare: false };
 /// While this is there no check ends.
 const HOLD: &str = "/run/hold";
 
@@ -36,7 +30,7 @@ fn calls() -> Vec<(c_int, c_uint)> {
 
 #[test]
 fn a_service_with_its_own_delay_function_keeps_it() {
-    if !enter("a_service_with_its_own_delay_function_keeps_it", &SETUP) {
+    if !enter("a_service_with_its_own_delay_function_keeps_it", &DENY_3) {
         return;
     }
     // pam_unix asks for its 2 s here: the application's function is told, and nobody sleeps them.
@@ -80,7 +74,7 @@ fn a_service_with_its_own_delay_function_keeps_it() {
 
 #[test]
 fn a_service_may_ask_again_and_for_others_on_one_handle() {
-    if !enter("a_service_may_ask_again_and_for_others_on_one_handle", &SETUP) {
+    if !enter("a_service_may_ask_again_and_for_others_on_one_handle", &DENY_3) {
         return;
     }
     without_delays().unwrap();
@@ -127,7 +121,7 @@ fn a_service_may_ask_again_and_for_others_on_one_handle() {
 
 #[test]
 fn a_service_may_ask_from_many_threads() {
-    if !enter("a_service_may_ask_from_many_threads", &SETUP) {
+    if !enter("a_service_may_ask_from_many_threads", &DENY_3) {
         return;
     }
     without_delays().unwrap();

@@ -3,17 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "this is how a test fails, in its helpers too")]
 
 use portcullis_tests::books::Books;
-use portcullis_tests::inside::{Setup, enter};
+use portcullis_tests::inside::{DENY_3, enter};
 use portcullis_tests::ssh::{Sshd, make_key};
 use portcullis_tests::stack::{must, without_delays};
 use portcullis_tests::system::{password, run};
 
-const CONFIG: &str = r#"
-break_glass = "admin"
-[default]
-deny = 3
-"#;
-const SETUP: Setup<'_> = Setup { config: Some(CONFIG), no_agent: false, bare: false };
 const PASSWORD: &str = "password";
 const INTERACTIVE: &str = "keyboard-interactive";
 const KEY: &str = "publickey";
@@ -21,7 +15,7 @@ const ALL: &str = "PasswordAuthentication yes\nKbdInteractiveAuthentication yes"
 
 #[test]
 fn sshd_right_wrong_unknown_expired() {
-    if !enter("sshd_right_wrong_unknown_expired", &SETUP) {
+    if !enter("sshd_right_wrong_unknown_expired", &DENY_3) {
         return;
     }
     without_delays().unwrap();
@@ -61,7 +55,7 @@ fn sshd_right_wrong_unknown_expired() {
 
 #[test]
 fn sshd_locks_passwords_and_keys() {
-    if !enter("sshd_locks_passwords_and_keys", &SETUP) {
+    if !enter("sshd_locks_passwords_and_keys", &DENY_3) {
         return;
     }
     without_delays().unwrap();
@@ -96,7 +90,7 @@ fn sshd_locks_passwords_and_keys() {
 
 #[test]
 fn sshd_password_and_key_together() {
-    if !enter("sshd_password_and_key_together", &SETUP) {
+    if !enter("sshd_password_and_key_together", &DENY_3) {
         return;
     }
     without_delays().unwrap();
@@ -145,7 +139,7 @@ fn sshd_password_and_key_together() {
 
 #[test]
 fn sshd_a_right_password_does_not_pay_for_wrong_codes() {
-    if !enter("sshd_a_right_password_does_not_pay_for_wrong_codes", &SETUP) {
+    if !enter("sshd_a_right_password_does_not_pay_for_wrong_codes", &DENY_3) {
         return;
     }
     without_delays().unwrap();
@@ -179,7 +173,7 @@ fn sshd_a_right_password_does_not_pay_for_wrong_codes() {
 
 #[test]
 fn sshd_several_tries_in_one_connection() {
-    if !enter("sshd_several_tries_in_one_connection", &SETUP) {
+    if !enter("sshd_several_tries_in_one_connection", &DENY_3) {
         return;
     }
     without_delays().unwrap();
@@ -220,7 +214,7 @@ fn sshd_several_tries_in_one_connection() {
 
 #[test]
 fn sshd_gives_those_it_does_not_let_in_another_password() {
-    if !enter("sshd_gives_those_it_does_not_let_in_another_password", &SETUP) {
+    if !enter("sshd_gives_those_it_does_not_let_in_another_password", &DENY_3) {
         return;
     }
     without_delays().unwrap();

@@ -3,17 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "this is how a test fails, in its helpers too")]
 
 use portcullis_tests::books::Books;
-use portcullis_tests::inside::{Setup, enter};
+use portcullis_tests::inside::{DENY_3, Setup, enter};
 use portcullis_tests::pam::{Handle, INCOMPLETE};
 use portcullis_tests::stack::service;
-use portcullis_tests::system::{portcullis, wait_for};
-
-const CONFIG: &str = r#"
-break_glass = "admin"
-[default]
-deny = 3
-"#;
-const SETUP: Setup<'_> = Setup { config: Some(CONFIG), no_agent: false, bare: false };
+use portcullis_tests::system::{number, wait_for};
 
 /// The page that must be right.
 const PAGE: &str = include_str!("../../docs/pam.md");
@@ -70,7 +63,7 @@ fn documented(status: &str) -> &'static str {
 
 #[test]
 fn every_final_status_is_recorded_as_documented() {
-    if !enter("every_final_status_is_recorded_as_documented", &SETUP) {
+    if !enter("every_final_status_is_recorded_as_documented", &DENY_3) {
         return;
     }
     let mut books = Books::open("jon").unwrap();
@@ -92,22 +85,18 @@ fn every_final_status_is_recorded_as_documented() {
 
 #[test]
 fn an_incomplete_attempt_keeps_its_guess_until_it_is_too_old() {
-    let config = CONFIG.replace("[default]", "reservation_max_age = \"1s\"\n[default]");
-    let setup = Setup { config: Some(&config), ..SETUP };
+    let config = format!("reservation_max_age = \"1s\"\n{}", DENY_3.config.unwrap());
+    let setup = Setup { config: Some(&config), ..DENY_3 };
     if !enter("an_incomplete_attempt_keeps_its_guess_until_it_is_too_old", &setup) {
         return;
     }
     service("ways", "auth requisite pam_portcullis.so\nauth required pam_debug.so auth=incomplete\n")
         .unwrap();
-    let row = |name: &str| {
-        let account = portcullis(&["explain", "jon"]).unwrap();
-        account.pointer(&format!("/row/{name}")).and_then(serde_json::Value::as_u64)
-    };
     let mut handle = Handle::start("ways", "jon", "any").unwrap();
     assert_eq!(handle.authenticate(), INCOMPLETE);
     assert_eq!(handle.authenticate(), INCOMPLETE, "resumed behind our line, not charged again");
     // The application never comes back.
     drop(handle);
-    wait_for("the guess to be a failure", 20, || Ok(row("failures") == Some(1))).unwrap();
-    assert_eq!(row("reservations"), Some(0));
+    wait_for("the guess to be a failure", 20, || Ok(number("jon", "failures")? == 1)).unwrap();
+    assert_eq!(number("jon", "reservations").unwrap(), 0);
 }

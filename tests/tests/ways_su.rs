@@ -3,23 +3,15 @@
 #![allow(clippy::unwrap_used, reason = "this is how a test fails, in its helpers too")]
 
 use portcullis_tests::books::Books;
-use portcullis_tests::inside::{Setup, enter};
+use portcullis_tests::inside::{DENY_3, enter};
 use portcullis_tests::stack::{must, without_delays};
 use portcullis_tests::su::{JON, KON, Su, attempt};
 use portcullis_tests::system::{password, run};
 use portcullis_tests::terminal::{Key, Terminal};
 
-const CONFIG: &str = r#"
-break_glass = "admin"
-[default]
-deny = 3
-"#;
-
-const SETUP: Setup<'_> = Setup { config: Some(CONFIG), no_agent: false, bare: false };
-
 #[test]
 fn su_right_wrong_unknown_expired() {
-    if !enter("su_right_wrong_unknown_expired", &SETUP) {
+    if !enter("su_right_wrong_unknown_expired", &DENY_3) {
         return;
     }
     without_delays().unwrap();
@@ -62,7 +54,7 @@ fn su_right_wrong_unknown_expired() {
 
 #[test]
 fn su_login_shell_has_a_service_of_its_own() {
-    if !enter("su_login_shell_has_a_service_of_its_own", &SETUP) {
+    if !enter("su_login_shell_has_a_service_of_its_own", &DENY_3) {
         return;
     }
     without_delays().unwrap();
@@ -87,7 +79,7 @@ fn su_login_shell_has_a_service_of_its_own() {
 
 #[test]
 fn su_interrupted_at_the_prompt_records_nothing() {
-    if !enter("su_interrupted_at_the_prompt_records_nothing", &SETUP) {
+    if !enter("su_interrupted_at_the_prompt_records_nothing", &DENY_3) {
         return;
     }
     let mut books = Books::open("jon").unwrap();
@@ -101,7 +93,7 @@ fn su_interrupted_at_the_prompt_records_nothing() {
 
 #[test]
 fn su_counts_the_uid_whatever_its_name() {
-    if !enter("su_counts_the_uid_whatever_its_name", &SETUP) {
+    if !enter("su_counts_the_uid_whatever_its_name", &DENY_3) {
         return;
     }
     without_delays().unwrap();

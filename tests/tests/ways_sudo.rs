@@ -5,17 +5,11 @@
 use std::path::Path;
 
 use portcullis_tests::books::Books;
-use portcullis_tests::inside::{Setup, enter};
+use portcullis_tests::inside::{DENY_3, enter};
 use portcullis_tests::stack::{must, without_delays};
 use portcullis_tests::system::{password, run, write};
 use portcullis_tests::terminal::{Key, Terminal};
 
-const CONFIG: &str = r#"
-break_glass = "admin"
-[default]
-deny = 3
-"#;
-const SETUP: Setup<'_> = Setup { config: Some(CONFIG), no_agent: false, bare: false };
 const COMMAND: &str = "runuser -u kon -- sudo -u jon id -un";
 
 /// What kon may, and sudo's settings.
@@ -34,7 +28,7 @@ fn sudo(command: &str, passwords: &[&str]) -> String {
 
 #[test]
 fn sudo_charges_the_caller_for_his_own_password() {
-    if !enter("sudo_charges_the_caller_for_his_own_password", &SETUP) {
+    if !enter("sudo_charges_the_caller_for_his_own_password", &DENY_3) {
         return;
     }
     without_delays().unwrap();
@@ -85,7 +79,7 @@ fn sudo_charges_the_caller_for_his_own_password() {
 
 #[test]
 fn sudo_cached_nopasswd_not_in_sudoers() {
-    if !enter("sudo_cached_nopasswd_not_in_sudoers", &SETUP) {
+    if !enter("sudo_cached_nopasswd_not_in_sudoers", &DENY_3) {
         return;
     }
     without_delays().unwrap();
@@ -121,7 +115,7 @@ fn sudo_cached_nopasswd_not_in_sudoers() {
 
 #[test]
 fn sudo_charges_whose_password_it_asks() {
-    if !enter("sudo_charges_whose_password_it_asks", &SETUP) {
+    if !enter("sudo_charges_whose_password_it_asks", &DENY_3) {
         return;
     }
     without_delays().unwrap();

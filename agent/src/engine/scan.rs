@@ -252,8 +252,8 @@ impl Engine {
         }
         let rules = config.rules();
         let list: Vec<(u32, u32)> = members.iter().map(|(uid, class)| (*uid, *class)).collect();
-        self.drop_monitored_locks(&rules, &members)?;
         if !self.tables.has_config(&rules, &list)? {
+            self.drop_monitored_locks(&rules, &members)?;
             self.tables.write_config(&rules, &list)?;
         }
         self.infos = config.class_infos();
