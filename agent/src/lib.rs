@@ -14,6 +14,7 @@ pub mod doctor;
 pub mod engine;
 pub mod event;
 pub mod exit;
+pub mod filter;
 pub mod kernel;
 pub mod logging;
 pub mod metrics;

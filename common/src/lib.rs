@@ -3,6 +3,7 @@
 //! * [`abi`]: the records that cross the border between kernel and user space, and the names of the pins.
 //! * [`ledger`]: the counting rule itself. The gate runs it in the kernel under a spin lock, the property tests run the
 //!   same lines on the host.
+//! * [`filter`]: the verdict about a packet, and its records.
 //! * [`client`] (feature `client`): calls the pinned gate with `bpf(2)`; [`link`]: by the agent's socket where that is
 //!   not allowed.
 //!
@@ -12,6 +13,7 @@
 pub mod abi;
 #[cfg(feature = "client")]
 pub mod client;
+pub mod filter;
 pub mod ledger;
 #[cfg(feature = "client")]
 pub mod link;

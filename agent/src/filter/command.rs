@@ -1,0 +1,151 @@
+//! What others ask of the filter, and its answers.
+//!
+//! Invariants: the filter's task owns the kernel's table, so every question goes through one bounded queue; an asker that
+//! went away changes nothing.
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Given, Held, Lease, Net};
+use crate::config::Config;
+
+/// Requests that may wait.
+pub const QUEUE: usize = 256;
+
+/// Why the filter did not do it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FilterError {
+    /// The configuration does not have it.
+    #[error("the filter is off: set `enabled = true` in [filter] and `portcullis reload`")]
+    Off,
+    /// The network must not be dropped.
+    #[error("{net} is not dropped: {why}")]
+    Refused {
+        /// Which.
+        net: Net,
+        /// Why, and what to do.
+        why: String,
+    },
+    /// No such lease.
+    #[error("{0} is not dropped: see `portcullis drops`")]
+    NotDropped(Net),
+    /// The table is full.
+    #[error("the table {table} is full ({limit} entries): take leases away with `portcullis undrop`")]
+    Full {
+        /// Which.
+        table: &'static str,
+        /// What it holds.
+        limit: u32,
+    },
+    /// The kernel.
+    #[error("{0}")]
+    Kernel(String),
+    /// What was read back is not what was written.
+    #[error("{net}: the kernel's table does not show what was written: {what}; see `portcullis doctor`")]
+    ReadBack {
+        /// Which network.
+        net: Net,
+        /// What differs.
+        what: String,
+    },
+    /// The filter's task is stopping or too busy.
+    #[error("the agent is stopping or busy: try again")]
+    Unavailable,
+}
+
+/// Where an answer goes.
+pub type Reply<T> = oneshot::Sender<T>;
+
+/// A request.
+#[derive(Debug)]
+pub enum Command {
+    /// Drop these sources. One answer each, in order; with `all_or_none` nothing is changed where one is refused.
+    Give {
+        /// Which, how long, why.
+        leases: Vec<Lease>,
+        /// Whether one refusal refuses all.
+        all_or_none: bool,
+        /// Answered when each was read back.
+        reply: Reply<Vec<Result<Given, FilterError>>>,
+    },
+    /// Drop them no more. One answer each, in order.
+    Take {
+        /// Which.
+        nets: Vec<Net>,
+        /// Answered when each was read back.
+        reply: Reply<Vec<Result<Held, FilterError>>>,
+    },
+    /// What is dropped now.
+    List(Reply<Result<Vec<Held>, FilterError>>),
+    /// A new configuration is in effect.
+    Adopt(Box<Config>, Reply<Result<(), FilterError>>),
+    /// Finish and stop; nothing is let go.
+    Stop,
+}
+
+/// The way to the filter.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    sender: mpsc::Sender<Command>,
+}
+
+impl Handle {
+    /// A handle and the filter's end of it.
+    #[must_use]
+    pub fn new() -> (Self, mpsc::Receiver<Command>) {
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        (Self { sender }, receiver)
+    }
+
+    /// Drops a source.
+    ///
+    /// # Errors
+    /// Refused (allow-listed, this host's own way out), no room, or the kernel does not take it. Nothing has changed.
+    pub async fn give(&self, lease: Lease) -> Result<Given, FilterError> {
+        let answers = self.give_all(vec![lease], false).await?;
+        answers.into_iter().next().ok_or(FilterError::Unavailable)?
+    }
+
+    /// Drops sources; one answer each, in order.
+    ///
+    /// # Errors
+    /// The filter does not answer any more.
+    pub async fn give_all(
+        &self,
+        leases: Vec<Lease>,
+        all_or_none: bool,
+    ) -> Result<Vec<Result<Given, FilterError>>, FilterError> {
+        self.ask(|reply| Command::Give { leases, all_or_none, reply }).await
+    }
+
+    /// Drops a source no more. Returns what was held.
+    ///
+    /// # Errors
+    /// There is no such lease, or the kernel does not let go of it.
+    pub async fn take(&self, net: Net) -> Result<Held, FilterError> {
+        let answers = self.ask(|reply| Command::Take { nets: vec![net], reply }).await?;
+        answers.into_iter().next().ok_or(FilterError::Unavailable)?
+    }
+
+    /// What is dropped now.
+    ///
+    /// # Errors
+    /// The filter is off, or its table cannot be read.
+    pub async fn list(&self) -> Result<Vec<Held>, FilterError> {
+        self.ask(Command::List).await?
+    }
+
+    /// Asks and waits for the answer.
+    ///
+    /// # Errors
+    /// [`FilterError::Unavailable`].
+    pub async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, FilterError> {
+        let (reply, answer) = oneshot::channel();
+        self.sender.send(command(reply)).await.map_err(|_| FilterError::Unavailable)?;
+        answer.await.map_err(|_| FilterError::Unavailable)
+    }
+
+    /// Tells the filter to stop; it may have done so already.
+    pub async fn stop(&self) {
+        let _ = self.sender.send(Command::Stop).await;
+    }
+}
