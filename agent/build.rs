@@ -1,26 +1,34 @@
-//! Puts the eBPF object where the agent embeds it.
+//! Puts the eBPF objects, the gate's and the filter's, where the agent embeds them.
 //!
 //! Looks at `PORTCULLIS_BPF_OBJECT`, else at `ebpf/portcullis.bpf.o` in the target folder; without one the build ends
 //! with the one command that makes it.
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 fn main() {
     println!("cargo::rerun-if-env-changed=PORTCULLIS_BPF_OBJECT");
     println!("cargo::rerun-if-env-changed=CARGO_TARGET_DIR");
     let object = object();
-    println!("cargo::rerun-if-changed={}", object.display());
     let Some(out) = env::var_os("OUT_DIR").map(PathBuf::from) else {
         println!("cargo::error=cargo gave no OUT_DIR to the build script of portcullis-agent");
         return;
     };
-    if let Err(error) = std::fs::copy(&object, out.join("portcullis.bpf.o")) {
-        println!(
-            "cargo::error=no eBPF object at {} ({error}): make it with `cargo xtask build-ebpf`, or name one in PORTCULLIS_BPF_OBJECT",
-            object.display()
-        );
+    for (object, name) in [(beside(&object), "portcullis.filter.o"), (object, "portcullis.bpf.o")] {
+        println!("cargo::rerun-if-changed={}", object.display());
+        if let Err(error) = std::fs::copy(&object, out.join(name)) {
+            println!(
+                "cargo::error=no eBPF object at {} ({error}): make it with `cargo xtask build-ebpf`, or name the gate's in PORTCULLIS_BPF_OBJECT",
+                object.display()
+            );
+        }
     }
+}
+
+/// The filter's object, beside the gate's: `NAME.bpf.o` and `NAME.filter.o`.
+fn beside(gate: &Path) -> PathBuf {
+    let name = gate.file_name().unwrap_or_default().to_string_lossy();
+    gate.with_file_name(format!("{}.filter.o", name.trim_end_matches(".bpf.o")))
 }
 
 /// Where the object is expected.

@@ -1,6 +1,7 @@
 //! The only `unsafe impl Pod`: what may cross into and out of BPF maps as bytes.
 
 use crate::abi::{Entry, Row, Settings};
+use crate::filter::record;
 use crate::ledger::Rule;
 
 // SAFETY: repr(C), fixed-width integers only, no implicit padding (sizes asserted in abi.rs), any bit pattern is valid.
@@ -11,3 +12,7 @@ unsafe impl aya::Pod for Row {}
 unsafe impl aya::Pod for Settings {}
 // SAFETY: as above.
 unsafe impl aya::Pod for Rule {}
+// SAFETY: as above; sizes asserted in filter/record.rs.
+unsafe impl aya::Pod for record::Lease {}
+// SAFETY: as above.
+unsafe impl aya::Pod for record::Settings {}

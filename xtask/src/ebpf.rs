@@ -99,7 +99,9 @@ impl Way {
         cargo.env("CARGO_PROFILE_RELEASE_LTO", "off");
         match self {
             Self::Debian => {
-                cargo.env("RUSTC", DEBIAN_RUSTC).env("RUSTC_BOOTSTRAP", "aya_ebpf,portcullis_ebpf");
+                cargo
+                    .env("RUSTC", DEBIAN_RUSTC)
+                    .env("RUSTC_BOOTSTRAP", "aya_ebpf,portcullis_ebpf,portcullis_filter");
             }
             Self::Nightly => {
                 cargo.arg("-Zbuild-std=core");
@@ -129,18 +131,27 @@ pub fn build(workspace: &Workspace, options: &Options) -> Result<PathBuf> {
         cargo.args(["--features", features]);
     }
     run::run(&mut cargo, "see the compiler's messages above")?;
-    let built = workspace.target.join("ebpf-build").join(TARGET).join("release/portcullis-ebpf");
-    let report = bpf_check::check(&built)?;
-    for function in &report.functions {
-        eprintln!("xtask: {}: {} instructions", function.name, function.instructions);
-    }
-    for remark in &report.remarks {
-        eprintln!("xtask: {remark}");
-    }
+    let folder = workspace.target.join("ebpf-build").join(TARGET).join("release");
     let out = options.out.clone().unwrap_or_else(|| workspace.bpf_object());
-    place(&built, &out)?;
-    eprintln!("xtask: {} checked: no call under the lock", out.display());
+    for (built, out) in [("portcullis-ebpf", out.clone()), ("portcullis-filter", beside(&out))] {
+        let built = folder.join(built);
+        let report = bpf_check::check(&built)?;
+        for function in &report.functions {
+            eprintln!("xtask: {}: {} instructions", function.name, function.instructions);
+        }
+        for remark in &report.remarks {
+            eprintln!("xtask: {remark}");
+        }
+        place(&built, &out)?;
+        eprintln!("xtask: {} checked: no call under the lock", out.display());
+    }
     Ok(out)
+}
+
+/// Where the filter's object lies: beside the gate's, `NAME.bpf.o` and `NAME.filter.o`.
+fn beside(gate: &Path) -> PathBuf {
+    let name = gate.file_name().unwrap_or_default().to_string_lossy();
+    gate.with_file_name(format!("{}.filter.o", name.trim_end_matches(".bpf.o")))
 }
 
 /// Copies in one step, so that a build that reads the object at the same time sees the old or the new one.

@@ -36,6 +36,16 @@ pub enum FilterError {
         /// What it holds.
         limit: u32,
     },
+    /// Networks of too many different lengths.
+    #[error(
+        "{net} is not dropped: there are IPv6 networks of {most} different lengths already; use one of those"
+    )]
+    Lengths {
+        /// Which.
+        net: Net,
+        /// As many as the filter looks at.
+        most: usize,
+    },
     /// The kernel.
     #[error("{0}")]
     Kernel(String),

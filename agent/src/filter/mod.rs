@@ -7,6 +7,8 @@
 //! address is never dropped, whoever asks.
 
 pub mod command;
+pub mod load;
+pub mod table;
 
 pub use command::{Command, FilterError, Handle};
 pub use portcullis_common::filter::{Net, NetError};

@@ -144,7 +144,7 @@ fn exit_program(ebpf: &mut Ebpf, btf: &Btf) -> Result<(), KernelError> {
 
 /// Lifts the limit of locked memory: kernels before 5.11 charge maps against it. Where that is refused, creating the
 /// maps will say so.
-fn raise_memlock() {
+pub(crate) fn raise_memlock() {
     use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
     if let Err(error) = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY) {
         log::debug!("RLIMIT_MEMLOCK stays as it is: {error}");
@@ -152,7 +152,7 @@ fn raise_memlock() {
 }
 
 /// Whether an error of aya says that the element is not there.
-pub(super) fn absent(error: &MapError) -> bool {
+pub(crate) fn absent(error: &MapError) -> bool {
     match error {
         MapError::KeyNotFound | MapError::ElementNotFound => true,
         MapError::SyscallError(error) => error.io_error.raw_os_error() == Some(libc::ENOENT),

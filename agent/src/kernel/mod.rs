@@ -11,6 +11,7 @@ mod tables;
 mod upgrade;
 
 pub use load::{Loaded, OBJECT, load, load_if_missing};
+pub(crate) use load::{absent, raise_memlock};
 pub use pins::{PinState, gate_pinned, other_versions, pin_states, prepare, switched_off};
 pub use ring::EventRing;
 pub use tables::{Occupancy, Slice, Stats, TableRow, Tables};
@@ -100,7 +101,7 @@ pub enum KernelError {
         last: String,
     },
     /// aya could not load, attach or pin.
-    #[error("cannot {what}: {}", chain(source.as_ref()))]
+    #[error("cannot {what}: {}", crate::text::chain(source.as_ref()))]
     Bpf {
         /// The operation.
         what: String,
@@ -114,7 +115,7 @@ pub enum KernelError {
         what: String,
     },
     /// A table could not be read or written.
-    #[error("cannot {what} the table {table}: {}", chain(source))]
+    #[error("cannot {what} the table {table}: {}", crate::text::chain(source))]
     Table {
         /// The operation.
         what: &'static str,
@@ -141,21 +142,6 @@ pub enum KernelError {
     },
 }
 
-/// An error with its causes, in one line.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        let words = next.to_string();
-        if !text.contains(&words) {
-            text.push_str(": ");
-            text.push_str(&words);
-        }
-        cause = next.source();
-    }
-    text
-}
-
 /// An operation on a file that failed.
 fn file(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> KernelError {
     let path = path.into();
@@ -163,7 +149,7 @@ fn file(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) 
 }
 
 /// A program that could not be loaded.
-fn refused(program: &'static str) -> impl FnOnce(aya::programs::ProgramError) -> KernelError {
+pub(crate) fn refused(program: &'static str) -> impl FnOnce(aya::programs::ProgramError) -> KernelError {
     use aya::programs::ProgramError;
     move |error| match error {
         ProgramError::LoadError { io_error, verifier_log } => {

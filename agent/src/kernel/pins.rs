@@ -80,7 +80,8 @@ pub fn other_versions() -> Result<Vec<PathBuf>, KernelError> {
     };
     for entry in entries {
         let path = entry.map_err(file("read", abi::PIN_ROOT))?.path();
-        if path != Path::new(abi::PIN_DIR) && !upgrade::is_predecessor(&path) {
+        let filters = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("filter-"));
+        if path != Path::new(abi::PIN_DIR) && !filters && !upgrade::is_predecessor(&path) {
             found.push(path);
         }
     }

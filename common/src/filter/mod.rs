@@ -1,12 +1,24 @@
-//! The filter's share: records of its maps, the names of its pins, and the verdict itself.
+//! The filter's share: the verdict itself, the records of its maps, the names of its pins.
 //!
 //! * [`net`]: networks as people write them.
+//! * [`packet`]: from a packet to its source and port.
+//! * [`verdict`]: from source and port to pass or drop, over any table.
+//! * [`record`]: what lies in the maps.
 //!
-//! Invariants: as in [`crate::abi`]; a change of any record raises [`FILTER_ABI`], which is part of the pin path.
+//! The programs in the kernel and the property tests run the same lines.
+//!
+//! Invariants: as in [`crate::abi`]; a change of any record raises [`FILTER_ABI`], which is part of the pin path; an
+//! allow-listed source is never dropped; what cannot be read as IP passes (the host's own stack judges it).
 
 pub mod net;
+pub mod packet;
+pub mod record;
+pub mod verdict;
 
 pub use net::{Net, NetError};
+pub use packet::{Bytes, Kind, Packet, Source};
+pub use record::{Lease, Sample, Settings};
+pub use verdict::{MAX_LENGTHS, Table, Verdict, judge};
 
 /// Version of everything below.
 pub const FILTER_ABI: u32 = 1;
@@ -15,3 +27,74 @@ pub const FILTER_DIR: &str = "/sys/fs/bpf/portcullis/filter-v1";
 
 /// Ports one lease can name.
 pub const PORTS: usize = 4;
+
+/// Names of the maps, which are the names of their pins too.
+pub mod map {
+    /// HASH: IPv4 address, network order (`[u8; 4]`) → [`super::Lease`].
+    pub const DROPS_4: &str = "DROPS_4";
+    /// HASH: first half of an IPv6 address, network order (`[u8; 8]`) → [`super::Lease`].
+    pub const DROPS_6: &str = "DROPS_6";
+    /// LPM_TRIE: IPv4 prefixes, in 8 bytes of which the last four are zero → [`super::Lease`].
+    pub const NETS_4: &str = "NETS_4";
+    /// LPM_TRIE: IPv6 prefixes → [`super::Lease`].
+    pub const NETS_6: &str = "NETS_6";
+    /// LPM_TRIE: IPv4 prefixes that are never dropped → u64, not used.
+    pub const ALLOW_4: &str = "ALLOW_4";
+    /// LPM_TRIE: IPv6 prefixes that are never dropped → u64, not used.
+    pub const ALLOW_6: &str = "ALLOW_6";
+    /// ARRAY of one [`super::Settings`].
+    pub const SETTINGS: &str = "FILTER_SETTINGS";
+    /// PERCPU_ARRAY of u64 counters, see [`super::stat`].
+    pub const STATS: &str = "FILTER_STATS";
+    /// PERCPU_ARRAY of one `[u64; 3]`: begin of the current second, samples taken in it, scratch.
+    pub const PACE: &str = "FILTER_PACE";
+    /// RINGBUF of [`super::Sample`].
+    pub const SAMPLES: &str = "SAMPLES";
+}
+
+/// Entries of `DROPS_4` and of `DROPS_6` each; memory is taken as they are made.
+pub const MAX_HOSTS: u32 = 1_048_576;
+/// Entries of `NETS_4` and of `NETS_6` each.
+pub const MAX_NETS: u32 = 262_144;
+/// Entries of `ALLOW_4` and of `ALLOW_6` each.
+pub const MAX_ALLOW: u32 = 4_096;
+/// Bytes of the ring buffer.
+pub const SAMPLES_BYTES: u32 = 1 << 18;
+/// Bytes of a packet's beginning in a sample.
+pub const SAMPLE_BYTES: usize = 96;
+
+/// Who asked for a lease: `Lease::reason`, and an index of the counters.
+pub mod reason {
+    /// An administrator.
+    pub const ADMINISTRATOR: u16 = 1;
+    /// The policy for sources.
+    pub const POLICY: u16 = 2;
+    /// Another program.
+    pub const REPORTED: u16 = 3;
+    /// One more than the highest.
+    pub const END: u16 = 8;
+}
+
+/// Indexes of `FILTER_STATS`.
+pub mod stat {
+    /// IP packets that no lease was for.
+    pub const PASSED: u32 = 0;
+    /// IP packets of allow-listed sources.
+    pub const ALLOWED: u32 = 1;
+    /// Packets that are no IP.
+    pub const NOT_IP: u32 = 2;
+    /// Packets that say they are IP and cannot be read as such.
+    pub const MALFORMED: u32 = 3;
+    /// Samples given to the agent.
+    pub const SAMPLED: u32 = 4;
+    /// Drops without a sample: the second's share was used up.
+    pub const PACED: u32 = 5;
+    /// Samples that found no room in the ring buffer.
+    pub const SAMPLES_LOST: u32 = 6;
+    /// Packets dropped: `DROPPED + reason`.
+    pub const DROPPED: u32 = 8;
+    /// Bytes dropped: `BYTES + reason`.
+    pub const BYTES: u32 = 16;
+    /// Entries of the map.
+    pub const ENTRIES: u32 = 32;
+}

@@ -1,0 +1,160 @@
+//! Loads the filter's object over its pinned maps.
+//!
+//! Invariants: pins are root's (0600 in a 0700 folder); maps that are pinned are reused after their shape was checked;
+//! nothing here touches the gate or its pins.
+
+use std::fs::{DirBuilder, Permissions};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::Path;
+
+use aya::maps::{MapInfo, MapType};
+use aya::programs::{Program, SchedClassifier, Xdp};
+use aya::{Btf, Ebpf, EbpfLoader};
+use portcullis_common::filter::{self, FILTER_DIR, map, record, stat};
+
+use super::command::FilterError;
+
+/// The eBPF object this agent was built with.
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portcullis.filter.o"));
+
+/// The classifier for interfaces with Ethernet headers.
+pub const TC: &str = "filter_tc";
+/// The classifier for those without.
+pub const RAW: &str = "filter_raw";
+/// The XDP program.
+pub const XDP: &str = "filter_xdp";
+
+struct Shape(&'static str, MapType, u32, u32, u32);
+
+const fn bytes<T>() -> u32 {
+    size_of::<T>() as u32
+}
+
+const LEASE: u32 = bytes::<record::Lease>();
+const SHAPES: [Shape; 10] = [
+    Shape(map::DROPS_4, MapType::Hash, 4, LEASE, filter::MAX_HOSTS),
+    Shape(map::DROPS_6, MapType::Hash, 8, LEASE, filter::MAX_HOSTS),
+    Shape(map::NETS_4, MapType::LpmTrie, 12, LEASE, filter::MAX_NETS),
+    Shape(map::NETS_6, MapType::LpmTrie, 20, LEASE, filter::MAX_NETS),
+    Shape(map::ALLOW_4, MapType::LpmTrie, 12, 8, filter::MAX_ALLOW),
+    Shape(map::ALLOW_6, MapType::LpmTrie, 20, 8, filter::MAX_ALLOW),
+    Shape(map::SETTINGS, MapType::Array, 4, bytes::<record::Settings>(), 1),
+    Shape(map::STATS, MapType::PerCpuArray, 4, 8, stat::ENTRIES),
+    Shape(map::PACE, MapType::PerCpuArray, 4, 24, 1),
+    Shape(map::SAMPLES, MapType::RingBuf, 0, 0, filter::SAMPLES_BYTES),
+];
+
+/// The loaded programs; XDP where the kernel takes it.
+pub struct Programs {
+    ebpf: Ebpf,
+    /// Why there is no XDP.
+    pub no_xdp: Option<String>,
+}
+
+fn kernel<E: std::error::Error + 'static>(what: &'static str) -> impl FnOnce(E) -> FilterError {
+    move |error| FilterError::Kernel(format!("cannot {what}: {}", crate::text::chain(&error)))
+}
+
+fn refused(program: &'static str) -> impl FnOnce(aya::programs::ProgramError) -> FilterError {
+    move |error| FilterError::Kernel(crate::kernel::refused(program)(error).to_string())
+}
+
+/// Loads the object and pins its maps.
+///
+/// # Errors
+/// `portcullis=off`, no bpffs, pins of another shape, or the kernel takes neither maps nor classifiers.
+pub fn load(object: &[u8]) -> Result<Programs, FilterError> {
+    crate::kernel::prepare().map_err(|error| FilterError::Kernel(error.to_string()))?;
+    match DirBuilder::new().mode(0o700).create(FILTER_DIR) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            return Err(kernel("make the folder of the filter's pins")(error));
+        }
+        _ => {}
+    }
+    let mode = |path: &Path, mode| std::fs::set_permissions(path, Permissions::from_mode(mode));
+    mode(Path::new(FILTER_DIR), 0o700).map_err(kernel("set the mode of the filter's pins"))?;
+    check_maps()?;
+    crate::kernel::raise_memlock();
+    let btf = Btf::from_sys_fs().map_err(kernel("read the kernel's type information"))?;
+    let mut loader = EbpfLoader::new();
+    loader.btf(Some(&btf));
+    for Shape(name, ..) in &SHAPES {
+        loader.map_pin_path(name, Path::new(FILTER_DIR).join(name));
+    }
+    let mut ebpf = loader.load(object).map_err(kernel("load the filter's object"))?;
+    for Shape(name, ..) in &SHAPES {
+        mode(&Path::new(FILTER_DIR).join(name), 0o600)
+            .map_err(kernel("set the mode of the filter's pins"))?;
+    }
+    for name in [TC, RAW] {
+        classifier(&mut ebpf, name)?.load().map_err(refused(name))?;
+    }
+    let no_xdp = xdp(&mut ebpf)
+        .and_then(|program| program.load().map_err(refused(XDP)))
+        .err()
+        .map(|error| error.to_string());
+    Ok(Programs { ebpf, no_xdp })
+}
+
+fn missing(name: &str) -> FilterError {
+    FilterError::Kernel(format!(
+        "the filter's object lacks {name}: it is another version's, build it anew with `cargo xtask build-ebpf`"
+    ))
+}
+
+fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier, FilterError> {
+    match ebpf.program_mut(name) {
+        Some(Program::SchedClassifier(program)) => Ok(program),
+        _ => Err(missing(name)),
+    }
+}
+
+fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp, FilterError> {
+    match ebpf.program_mut(XDP) {
+        Some(Program::Xdp(program)) => Ok(program),
+        _ => Err(missing(XDP)),
+    }
+}
+
+impl Programs {
+    /// The classifier for interfaces with ([`TC`]) or without ([`RAW`]) Ethernet headers.
+    ///
+    /// # Errors
+    /// The object lacks it.
+    pub fn classifier(&mut self, name: &str) -> Result<&mut SchedClassifier, FilterError> {
+        classifier(&mut self.ebpf, name)
+    }
+
+    /// The XDP program, loaded.
+    ///
+    /// # Errors
+    /// The kernel did not take it.
+    pub fn xdp(&mut self) -> Result<&mut Xdp, FilterError> {
+        match &self.no_xdp {
+            Some(why) => Err(FilterError::Kernel(why.clone())),
+            None => xdp(&mut self.ebpf),
+        }
+    }
+}
+
+/// Refuses pinned maps of another shape: aya would use them as they are.
+fn check_maps() -> Result<(), FilterError> {
+    for Shape(name, kind, key, value, entries) in &SHAPES {
+        let path = Path::new(FILTER_DIR).join(name);
+        if std::fs::symlink_metadata(&path).is_err() {
+            continue;
+        }
+        let same = MapInfo::from_pin(&path).is_ok_and(|info| {
+            info.map_type().is_ok_and(|found| found == *kind)
+                && (info.key_size(), info.value_size(), info.max_entries()) == (*key, *value, *entries)
+        });
+        if !same {
+            return Err(FilterError::Kernel(format!(
+                "the pin {} is none of this version's: stop portcullisd, `rm -r {FILTER_DIR}` and start it again \
+                 (drops come back from the store)",
+                path.display()
+            )));
+        }
+    }
+    Ok(())
+}

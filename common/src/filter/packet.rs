@@ -1,0 +1,188 @@
+//! From a packet to what the verdict looks at: source address and destination port.
+//!
+//! Invariants: nothing behind [`HEADERS`] bytes is looked at; every loop is bounded; a packet whose source can be read
+//! has one, whatever follows; what may be the port of a lease and cannot be read is [`PORT_UNKNOWN`], so that no odd
+//! packet slips past a lease for one port.
+
+/// Bytes of a packet that are looked at.
+pub const HEADERS: usize = 256;
+/// VLAN tags that are read; a packet with more is no IP.
+pub const MAX_TAGS: u32 = 2;
+/// Extension headers that are read; behind more of them the port is unknown.
+pub const MAX_EXTENSIONS: u32 = 8;
+
+/// The packet carries no port: another protocol, or a fragment that is not the first.
+pub const PORT_NONE: u32 = 1 << 16;
+/// There may be a port, which cannot be read.
+pub const PORT_UNKNOWN: u32 = 1 << 17;
+
+const ETHERNET: usize = 14;
+const VLAN: u16 = 0x8100;
+const QINQ: u16 = 0x88a8;
+const IPV4: u16 = 0x0800;
+const IPV6: u16 = 0x86dd;
+
+const HOP_BY_HOP: u8 = 0;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const DCCP: u8 = 33;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const AUTHENTICATION: u8 = 51;
+const DESTINATION: u8 = 60;
+const SCTP: u8 = 132;
+const MOBILITY: u8 = 135;
+const UDP_LITE: u8 = 136;
+const HIP: u8 = 139;
+const SHIM6: u8 = 140;
+
+/// The bytes of a packet, from its beginning.
+pub trait Bytes {
+    /// `N` bytes (at least two: the compiler makes of one a comparison that the verifier does not follow) from `offset`
+    /// on; none where the packet or what can be seen of it ends before, and behind [`HEADERS`].
+    fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
+
+    /// The same number. In the kernel it goes through memory, so that the verifier does not follow each way by which it
+    /// came to be.
+    fn launder(&self, number: u64) -> u64 {
+        number
+    }
+}
+
+impl Bytes for &[u8] {
+    fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        let end = offset.checked_add(N).filter(|end| *end <= HEADERS)?;
+        self.get(offset..end)?.try_into().ok()
+    }
+}
+
+/// Where a packet says it comes from. Numbers as on paper: the first byte of the address is the highest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// An IPv4 address, also where it came as v4-mapped IPv6.
+    V4(u32),
+    /// The two halves of an IPv6 address.
+    V6(u64, u64),
+}
+
+/// What a packet is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// No IP: ARP, or more VLAN tags than are read.
+    NotIp,
+    /// It says it is IP and cannot be read as such.
+    Malformed,
+    /// IP.
+    Ip(Packet),
+}
+
+/// What the verdict looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packet {
+    /// The source address.
+    pub source: Source,
+    /// The destination port, [`PORT_NONE`] or [`PORT_UNKNOWN`].
+    pub port: u32,
+}
+
+/// Reads a packet that begins with an Ethernet header.
+#[inline(always)]
+pub fn ethernet(bytes: &impl Bytes) -> Kind {
+    let mut offset = ETHERNET;
+    let Some(kind) = bytes.load::<2>(ETHERNET - 2) else { return Kind::NotIp };
+    let mut kind = u16::from_be_bytes(kind);
+    let mut tags = 0;
+    while tags < MAX_TAGS && (kind == VLAN || kind == QINQ) {
+        let Some(next) = bytes.load::<2>(offset + 2) else { return Kind::NotIp };
+        kind = u16::from_be_bytes(next);
+        offset += 4;
+        tags += 1;
+    }
+    let offset = bytes.launder(offset as u64) as usize;
+    match kind {
+        IPV4 => ipv4(bytes, offset),
+        IPV6 => ipv6(bytes, offset),
+        _ => Kind::NotIp,
+    }
+}
+
+/// Reads a packet that begins with its IP header, as on a tunnel.
+#[inline(always)]
+pub fn raw(bytes: &impl Bytes) -> Kind {
+    let Some([first, ..]) = bytes.load::<4>(0) else { return Kind::NotIp };
+    match first >> 4 {
+        4 => ipv4(bytes, 0),
+        6 => ipv6(bytes, 0),
+        _ => Kind::NotIp,
+    }
+}
+
+#[inline(always)]
+fn ipv4(bytes: &impl Bytes, offset: usize) -> Kind {
+    let Some(start) = bytes.load::<10>(offset) else { return Kind::Malformed };
+    let Some(source) = bytes.load::<4>(offset + 12) else { return Kind::Malformed };
+    let [first, _, _, _, _, _, fragment_high, fragment_low, _, protocol] = start;
+    let words = first & 15;
+    if first >> 4 != 4 || words < 5 {
+        return Kind::Malformed;
+    }
+    let source = Source::V4(u32::from_be_bytes(source));
+    let later = u16::from_be_bytes([fragment_high, fragment_low]) & 0x1fff != 0;
+    let port = if later { PORT_NONE } else { port(bytes, offset + usize::from(words) * 4, protocol, false) };
+    Kind::Ip(Packet { source, port })
+}
+
+#[inline(always)]
+fn ipv6(bytes: &impl Bytes, offset: usize) -> Kind {
+    let Some(start) = bytes.load::<8>(offset) else { return Kind::Malformed };
+    let Some(high) = bytes.load::<8>(offset + 8) else { return Kind::Malformed };
+    let Some(low) = bytes.load::<8>(offset + 16) else { return Kind::Malformed };
+    // The destination too: the header is whole.
+    if bytes.load::<2>(offset + 38).is_none() {
+        return Kind::Malformed;
+    }
+    let [first, _, _, _, _, _, next, _] = start;
+    if first >> 4 != 6 {
+        return Kind::Malformed;
+    }
+    let (high, low) = (u64::from_be_bytes(high), u64::from_be_bytes(low));
+    let source =
+        if high == 0 && low >> 32 == 0xffff { Source::V4(low as u32) } else { Source::V6(high, low) };
+    Kind::Ip(Packet { source, port: port(bytes, offset + 40, next, true) })
+}
+
+/// The destination port behind the headers that follow the IP header.
+#[inline(always)]
+fn port(bytes: &impl Bytes, start: usize, first: u8, six: bool) -> u32 {
+    let (mut offset, mut protocol) = (start, first);
+    let mut headers = 0;
+    while headers < MAX_EXTENSIONS {
+        let length = match protocol {
+            TCP | UDP | DCCP | SCTP | UDP_LITE => {
+                let port = bytes.load::<2>(offset + 2);
+                return port.map_or(PORT_UNKNOWN, |port| u32::from(u16::from_be_bytes(port)));
+            }
+            AUTHENTICATION => 4,
+            HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION | MOBILITY | HIP | SHIM6 if six => 8,
+            _ => return PORT_NONE,
+        };
+        let Some([next, words, third, fourth]) = bytes.load::<4>(offset) else { return PORT_UNKNOWN };
+        offset += match protocol {
+            FRAGMENT => {
+                if u16::from_be_bytes([third, fourth]) & 0xfff8 != 0 {
+                    return PORT_NONE;
+                }
+                8
+            }
+            AUTHENTICATION => (usize::from(words) + 2) * length,
+            _ => (usize::from(words) + 1) * length,
+        };
+        if offset >= HEADERS {
+            return PORT_UNKNOWN;
+        }
+        offset = bytes.launder(offset as u64) as usize;
+        protocol = bytes.launder(u64::from(next)) as u8;
+        headers += 1;
+    }
+    PORT_UNKNOWN
+}

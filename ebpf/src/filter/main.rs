@@ -1,0 +1,80 @@
+//! The filter: entry points only. One verdict (`common::filter`), three ways in:
+//!
+//! * [`filter_tc`]: a classifier, for tcx (Linux 6.6) and clsact, on interfaces with Ethernet headers.
+//! * [`filter_raw`]: the same on interfaces without them (tunnels).
+//! * [`filter_xdp`]: in the driver, or generic.
+//!
+//! Invariants: a packet is read and judged, never changed; what is let through goes on to whoever else looks at it; no
+//! packet can make a program end elsewhere than at its verdict.
+#![no_std]
+#![no_main]
+#![feature(core_intrinsics)]
+#![allow(internal_features, reason = "core_intrinsics: atomic_xadd, as in the gate")]
+#![allow(missing_docs, reason = "a binary; aya's macros make public items of their own")]
+
+mod data;
+mod judge;
+mod maps;
+mod sample;
+
+use aya_ebpf::{
+    bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action},
+    macros::{classifier, xdp},
+    programs::{TcContext, XdpContext},
+};
+use portcullis_common::filter::packet;
+
+use data::Data;
+use judge::Seen;
+
+/// Drops, or leaves the packet to the next program.
+#[classifier]
+pub fn filter_tc(ctx: TcContext) -> i32 {
+    let data = Data::of_skb(&ctx);
+    let seen = Seen { interface: interface_of(&ctx), length: ctx.len(), raw: 0 };
+    act(judge::drops(&data, packet::ethernet(&data), &seen))
+}
+
+/// The same for packets that begin with their IP header.
+#[classifier]
+pub fn filter_raw(ctx: TcContext) -> i32 {
+    let data = Data::of_skb(&ctx);
+    let seen = Seen { interface: interface_of(&ctx), length: ctx.len(), raw: 1 };
+    act(judge::drops(&data, packet::raw(&data), &seen))
+}
+
+/// Drops or passes in the driver.
+#[xdp(frags)]
+pub fn filter_xdp(ctx: XdpContext) -> u32 {
+    let data = Data { start: ctx.data(), end: ctx.data_end() };
+    // SAFETY: the context is the kernel's, whole and read only.
+    let interface = unsafe { (*ctx.ctx).ingress_ifindex };
+    let seen = Seen { interface, length: (data.end - data.start) as u32, raw: 0 };
+    if judge::drops(&data, packet::ethernet(&data), &seen) {
+        xdp_action::XDP_DROP
+    } else {
+        xdp_action::XDP_PASS
+    }
+}
+
+#[inline(always)]
+fn act(drops: bool) -> i32 {
+    if drops { TC_ACT_SHOT as i32 } else { TC_ACT_UNSPEC }
+}
+
+#[inline(always)]
+fn interface_of(ctx: &TcContext) -> u32 {
+    // SAFETY: the context is the kernel's, whole and read only.
+    unsafe { (*ctx.skb.skb).ifindex }
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo) -> ! {
+    // SAFETY: nothing in this object panics (no indexing, no unwrap, no division); the linker drops this.
+    unsafe { core::hint::unreachable_unchecked() }
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
