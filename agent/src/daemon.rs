@@ -209,6 +209,9 @@ fn serve(arguments: &Arguments) -> Result<(), DaemonError> {
         None => kernel::load_if_missing(kernel::OBJECT)?,
     };
     bring_up(&config, loaded, &store)?;
+    if let Err(error) = kernel::give_way() {
+        log::warn!("failed logons may wait for this agent on a busy machine: SCHED_BATCH: {error}");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

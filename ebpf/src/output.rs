@@ -2,8 +2,10 @@
 
 use core::mem::MaybeUninit;
 
+use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
+use aya_ebpf::helpers::bpf_ringbuf_query;
 use portcullis_common::{
-    abi::{Entry, Event, stat},
+    abi::{EVENTS_BYTES, Entry, Event, event, flag, stat},
     ledger::Rule,
 };
 
@@ -44,7 +46,28 @@ pub fn tell(kind: u32, now: u64, rule: &Rule, seen: &Seen, entry: *const Entry) 
         (*event).cause = seen.cause;
         copy(entry, &raw mut (*event).entry);
     }
-    slot.submit(0);
+    slot.submit(wakeup(kind, seen.step.flags));
+}
+
+/// Whether the agent is woken for an event: not for one that nothing follows from, since the caller would pay for it
+/// (40 µs and more, in the middle of a logon). The agent looks for those itself, see `engine`. Forced otherwise: left to
+/// itself the kernel wakes nobody who has older events still to read.
+#[inline(always)]
+fn wakeup(kind: u32, flags: u32) -> u64 {
+    let quiet = matches!(kind, event::PASS | event::VOID | event::CLEARED) && flags & !flag::EXEMPT == 0;
+    if quiet && waiting() < u64::from(EVENTS_BYTES / 4) {
+        u64::from(BPF_RB_NO_WAKEUP)
+    } else {
+        u64::from(BPF_RB_FORCE_WAKEUP)
+    }
+}
+
+/// Bytes of the ring buffer that were not read yet.
+#[inline(always)]
+fn waiting() -> u64 {
+    let ring = core::ptr::from_ref(&EVENTS).cast_mut().cast();
+    // SAFETY: the map, which the loader puts in the place of its definition.
+    unsafe { bpf_ringbuf_query(ring, u64::from(BPF_RB_AVAIL_DATA)) }
 }
 
 /// Copies an entry word by word.

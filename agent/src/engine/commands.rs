@@ -22,6 +22,8 @@ const SHOWN: u32 = 20;
 impl Engine {
     /// Handles one request.
     pub(super) fn command(&mut self, command: Command) -> Result<(), EngineError> {
+        // Answers tell of everything that has happened, quiet events too.
+        self.drain_ring()?;
         match command {
             Command::Status(reply) => answer(reply, self.status()?),
             Command::Accounts(reply) => answer(reply, self.accounts()?),

@@ -21,7 +21,7 @@ impl Engine {
     /// Takes over what the ring buffer holds now, without waiting.
     pub(super) fn drain_ring(&mut self) -> Result<(), EngineError> {
         let records = self.ring.drain(RING);
-        self.records(&records)
+        if records.is_empty() { Ok(()) } else { self.records(&records) }
     }
 
     /// Handles a batch of records.

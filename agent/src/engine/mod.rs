@@ -38,6 +38,8 @@ use command::{Command, Reply};
 
 pub use setup::{BroughtUp, Parts, bring_up};
 
+/// How often the ring buffer is looked into without being told: the gate wakes nobody for a logon that is right.
+const QUIET: Duration = Duration::from_secs(1);
 /// Records handled before others get their turn.
 const BATCH: usize = 256;
 /// `passwd` processes at once: they wait for one another's lock anyway.
@@ -110,6 +112,8 @@ impl Engine {
         self.recover()?;
         let mut scan = tokio::time::interval(self.config.agent.reconcile.duration());
         scan.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut quiet = tokio::time::interval(QUIET);
+        quiet.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let wake = self.until_wake()?;
             tokio::select! {
@@ -132,6 +136,7 @@ impl Engine {
                     self.finished(finished?)?;
                 }
                 () = tokio::time::sleep(wake) => self.step(Input::Tick)?,
+                _ = quiet.tick() => self.drain_ring()?,
                 _ = scan.tick() => self.scan()?,
             }
         }

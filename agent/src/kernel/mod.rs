@@ -3,6 +3,7 @@
 //! Invariants: only this module touches pins and maps; pins are root's (0600 in a 0700 folder); there is never a moment
 //! without a gate once there was one; maps that are pinned already are reused, never recreated.
 
+mod courtesy;
 pub mod gate;
 mod load;
 mod pins;
@@ -10,6 +11,7 @@ mod ring;
 mod tables;
 mod upgrade;
 
+pub use courtesy::give_way;
 pub use load::{Loaded, OBJECT, load, load_if_missing};
 pub(crate) use load::{absent, raise_memlock};
 pub use pins::{PinState, gate_pinned, other_versions, pin_states, prepare, switched_off};
