@@ -102,10 +102,10 @@ pub async fn serve(listener: UnixListener, metrics: Arc<Metrics>) {
                 log::debug!("uid {}: {error}", caller.uid);
             }
             // Gone with a guess out.
-            if let Some(request) = session.end()
-                && let Err(error) = ask(&request)
-            {
-                log::warn!("the guess of uid {} fails by its age: {error}", caller.uid);
+            for request in session.end() {
+                if let Err(error) = ask(&request) {
+                    log::warn!("the guess of uid {} fails by its age: {error}", caller.uid);
+                }
             }
         });
     }

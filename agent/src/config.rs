@@ -77,6 +77,16 @@ pub enum Mode {
     Monitor,
 }
 
+/// Whose failures are counted together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// All of an account.
+    Account,
+    /// Those of one source at an account first, all of it at a higher number.
+    Pair,
+}
+
 /// How a delay grows with the failures on the books.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -92,8 +102,12 @@ pub enum Growth {
 pub struct Limits {
     /// Whether anything is refused at all.
     pub mode: Mode,
-    /// The failure that locks.
+    /// Whose failures are counted together.
+    pub scope: Scope,
+    /// The failure that locks: the account, or in the scope of pairs one source out of it.
     pub deny: u32,
+    /// In the scope of pairs, the failure that locks the account.
+    pub account_deny: u32,
     /// Length of the window.
     pub fail_interval: Span,
     /// Length of the lock, or never.
@@ -207,8 +221,8 @@ impl Config {
     #[must_use]
     pub fn rules(&self) -> Vec<Rule> {
         let rule = |limits: &Limits, unlock_time: Span, flags: u32| Rule {
-            deny: limits.deny,
-            flags: flags | limits.flags(),
+            deny: if limits.pairs(flags) { limits.account_deny } else { limits.deny },
+            flags: flags | limits.flags() | if limits.pairs(flags) { rule_flag::PAIR } else { 0 },
             fail_interval: limits.fail_interval.nanoseconds(),
             unlock_time: unlock_time.nanoseconds(),
             max_age: self.reservation_max_age.nanoseconds(),
@@ -217,6 +231,8 @@ impl Config {
             max_unlock_time: limits.max_unlock_time.nanoseconds(),
             delay: limits.delay.nanoseconds(),
             max_delay: limits.max_delay.nanoseconds(),
+            pair_deny: if limits.pairs(flags) { limits.deny } else { 0 },
+            pad: 0,
         };
         let root_flags = if self.root.even_deny_root { 0 } else { rule_flag::EXEMPT };
         let mut rules = vec![
@@ -238,6 +254,11 @@ impl Config {
 }
 
 impl Limits {
+    /// Whether pairs are counted: not where nobody is locked anyway.
+    fn pairs(&self, flags: u32) -> bool {
+        self.scope == Scope::Pair && flags & rule_flag::EXEMPT == 0
+    }
+
     /// The gate's flags for them.
     fn flags(&self) -> u32 {
         let monitor = if self.mode == Mode::Monitor { rule_flag::MONITOR } else { 0 };

@@ -63,6 +63,7 @@ pub struct Metrics {
     services: Mutex<BTreeSet<String>>,
     trips: Counter,
     would_trip: Counter,
+    pair_trips: Counter,
     locks: Family<KindLabel, Gauge>,
     actions: Family<ActionLabels, Counter>,
     undecoded: Counter,
@@ -93,6 +94,12 @@ impl Default for Metrics {
             "would_trip",
             "Times an account in monitor mode reached its limit and was not locked",
             would_trip.clone(),
+        );
+        let pair_trips = Counter::default();
+        registry.register(
+            "pair_trips",
+            "Times a source reached its limit at an account and was shut out of it",
+            pair_trips.clone(),
         );
         let locks = Family::<KindLabel, Gauge>::default();
         registry.register(
@@ -158,6 +165,7 @@ impl Default for Metrics {
             services,
             trips,
             would_trip,
+            pair_trips,
             locks,
             actions,
             undecoded,
@@ -201,6 +209,21 @@ impl Metrics {
         } else {
             self.trips.inc();
         }
+    }
+
+    /// Counts a source that reached its limit at an account; in monitor mode nothing followed.
+    pub fn pair_trip(&self, monitored: bool) {
+        if monitored {
+            self.would_trip.inc();
+        } else {
+            self.pair_trips.inc();
+        }
+    }
+
+    /// Sets how many pairs are locked.
+    pub fn pairs(&self, count: usize) {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        self.locks.get_or_create(&KindLabel { kind: "pair" }).set(count);
     }
 
     /// Sets how many accounts are locked.

@@ -5,7 +5,7 @@
 
 use jiff::{SignedDuration, Timestamp, Unit};
 use portcullis_common::abi::{self, Detail, Row, cause};
-use portcullis_common::ledger::{Counts, Ledger, NEVER, Rule, rule_flag};
+use portcullis_common::ledger::{Actor as LedgerActor, Counts, Ledger, NEVER, Rule, rule_flag};
 
 use crate::api::view::{Account, AccountRow, Actor, Lock, RuleView, Shadow, Until};
 use crate::clock::{self, ClockError};
@@ -85,6 +85,16 @@ pub fn actor(source: Source, names: &mut Names) -> Actor {
     }
 }
 
+/// The source of a pair as people know it: of an IPv6 address, its network.
+#[must_use]
+pub fn pair_actor(source: LedgerActor, names: &mut Names) -> Actor {
+    let network = source.kind == abi::source::IPV6;
+    match actor(Source::of(&source.detail()), names) {
+        Actor::Remote { address } if network => Actor::Remote { address: format!("{address}/64") },
+        other => other,
+    }
+}
+
 /// Actor of a record's caller.
 #[must_use]
 pub fn caller(detail: &Detail, names: &mut Names) -> Actor {
@@ -121,6 +131,7 @@ pub fn view(
     });
     AccountRow {
         account,
+        source: None,
         class,
         exempt: rule.flags & rule_flag::EXEMPT != 0,
         monitor: rule.flags & rule_flag::MONITOR != 0,
@@ -139,6 +150,7 @@ pub fn rule_view(rule: &Rule, shadow_lock: bool) -> RuleView {
     const SECOND: u64 = 1_000_000_000;
     RuleView {
         deny: rule.limit(),
+        pair_deny: (rule.flags & rule_flag::PAIR != 0).then_some(rule.pair_deny),
         fail_interval: rule.fail_interval / SECOND,
         unlock_time: (rule.unlock_time != NEVER).then_some(rule.unlock_time / SECOND),
         backoff_window: rule.backoff_window / SECOND,

@@ -11,6 +11,7 @@
 
 mod db;
 mod open;
+mod pairs;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ use jiff::Timestamp;
 use crate::api::view::Until;
 use crate::shadow::Digest;
 use db::Db;
+pub use pairs::StoredPair;
 
 /// Attempts kept.
 pub const ATTEMPTS: i64 = 100_000;
@@ -194,6 +196,7 @@ pub struct Store {
     db: Db,
     key: [u8; 16],
     locks: BTreeMap<u32, StoredLock>,
+    pairs: pairs::Held,
     shadow_locks: BTreeMap<u32, ShadowLock>,
     /// Trips told in this boot.
     told: BTreeMap<u32, Told>,
@@ -233,11 +236,12 @@ impl Store {
             other => other?,
         };
         let locks = db.locks()?.into_iter().map(|lock| (lock.uid, lock)).collect();
+        let pairs = db.pair_locks()?.into_iter().map(|lock| (lock.key(), lock)).collect();
         let shadow_locks = db.shadow_locks()?.into_iter().map(|lock| (lock.uid, lock)).collect();
         let boot = boot_id();
         let told = db.told(&boot)?.into_iter().collect();
         let aside = open::aside(path);
-        Ok(Self { key: db.key()?, db, locks, shadow_locks, told, boot, aside, degraded: None })
+        Ok(Self { key: db.key()?, db, locks, pairs, shadow_locks, told, boot, aside, degraded: None })
     }
 
     fn in_memory(why: String) -> Self {
@@ -248,7 +252,17 @@ impl Store {
         }
         let (locks, shadow_locks, told) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let (boot, aside) = (String::new(), Vec::new());
-        Self { db: Db::none(), key, locks, shadow_locks, told, boot, aside, degraded: Some(why) }
+        Self {
+            db: Db::none(),
+            key,
+            locks,
+            pairs: pairs::Held::new(),
+            shadow_locks,
+            told,
+            boot,
+            aside,
+            degraded: Some(why),
+        }
     }
 
     /// Why the store stands in memory; none while it is on the disk.

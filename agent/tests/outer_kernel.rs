@@ -25,7 +25,7 @@ fn pins_are_roots_alone() {
             assert_eq!(fs::metadata(folder).unwrap().permissions().mode() & 0o7777, 0o700, "{folder}");
         }
         let pins = kernel::pin_states().unwrap();
-        assert_eq!(pins.len(), 10, "eight maps, the gate, the exit link: {pins:?}");
+        assert_eq!(pins.len(), 11, "nine maps, the gate, the exit link: {pins:?}");
         for pin in pins {
             assert_eq!((pin.mode, pin.uid), (0o600, 0), "{}", pin.path.display());
         }
@@ -77,6 +77,7 @@ fn fresh_tables_are_empty() {
         let tables = Tables::open().unwrap();
         assert_eq!(tables.each_row(Slice::Accounts, |row| panic!("{row:?}")).unwrap(), 0);
         assert_eq!(tables.each_row(Slice::Unknown, |row| panic!("{row:?}")).unwrap(), 0);
+        assert_eq!(tables.each_row(Slice::Pairs, |row| panic!("{row:?}")).unwrap(), 0);
         assert_eq!(tables.stats().unwrap().lost_events, 0);
         assert!(tables.occupancy().unwrap().iter().all(|table| table.used == 0 && table.limit > 0));
     });

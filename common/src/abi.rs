@@ -84,9 +84,11 @@ pub mod map {
     pub const ACCOUNTS: &str = "ACCOUNTS";
     /// HASH: account key (u64, [`super::UNKNOWN`] set) → [`super::Row`]. Names no user has.
     pub const UNKNOWN: &str = "UNKNOWN_NAMES";
-    /// HASH: task pointer (u64) → [`super::Entry`]. One reservation a task.
+    /// HASH: key of a pair (u64, [`crate::pair::key`]) → [`super::Row`]. Accounts as single sources see them.
+    pub const PAIRS: &str = "PAIRS";
+    /// HASH: [`super::task_key`] (u64) → [`super::Entry`]. One reservation a task, and one of a pair.
     pub const TASKS: &str = "TASKS";
-    /// ARRAY: class index, see [`super::class_index`] → [`crate::ledger::Rule`].
+    /// ARRAY: class index, see [`super::class_index`] and [`super::pair_index`] → [`crate::ledger::Rule`].
     pub const CLASSES: &str = "CLASSES";
     /// HASH: [`super::member_key`] (u64) → class (u32). Users that are not in class 0.
     pub const MEMBERS: &str = "MEMBERS";
@@ -102,6 +104,8 @@ pub mod map {
 pub const MAX_ACCOUNTS: u32 = 65_536;
 /// Rows of `UNKNOWN_NAMES`. Full means: further invented names are let through uncounted (no such user can log in).
 pub const MAX_UNKNOWN: u32 = 8_192;
+/// Rows of `PAIRS`. Full means: a source without a row is not counted by itself, the account's own limit holds for it.
+pub const MAX_PAIRS: u32 = 32_768;
 /// Rows of `TASKS`. Full means: reservations end by their maximum age instead of at exit.
 pub const MAX_TASKS: u32 = 16_384;
 /// Rows of `MEMBERS`.
@@ -125,6 +129,18 @@ pub const fn member_key(generation: u32, uid: u32) -> u64 {
 #[inline(always)]
 pub const fn class_index(generation: u32, class: u32) -> u32 {
     (generation & 1) * MAX_CLASSES + (class & (MAX_CLASSES - 1))
+}
+
+/// Index in `CLASSES` of what holds for the pairs of a class, see [`Rule::of_pairs`].
+#[inline(always)]
+pub const fn pair_index(generation: u32, class: u32) -> u32 {
+    2 * MAX_CLASSES + class_index(generation, class)
+}
+
+/// Key in `TASKS` of the reservation that `task` holds at an account, or at a pair: the address of a task is even.
+#[inline(always)]
+pub const fn task_key(task: u64, pair: bool) -> u64 {
+    task | pair as u64
 }
 
 /// What a request asks for. See `ebpf/src/gate.rs` for what each does.
@@ -187,6 +203,9 @@ pub mod verdict {
     pub const MOVED: u32 = 7;
     /// The row was deleted or reused under the call; nothing was changed. Ask again at once (the client does).
     pub const AGAIN: u32 = 8;
+    /// ADMIT of an account in a class of pairs: reserve at the pair first ([`super::ask::PAIR`]), then ask again with
+    /// [`super::ask::PAIRED`]. In that order a program that is killed between the two has hurt its own pair alone.
+    pub const PAIR: u32 = 10;
     /// Only the agent says this, at its socket: the caller may not ask that about this account; nothing was changed.
     pub const NOT_YOURS: u32 = 9;
 }
@@ -261,6 +280,10 @@ pub mod flag {
     pub const WITHDRAWN: u32 = 16;
     /// The account's class is in monitor mode: what was refused was let through all the same.
     pub const MONITORED: u32 = 32;
+    /// It is a pair's row that this tells of.
+    pub const PAIR: u32 = 64;
+    /// The account's class counts pairs: what is asked about the account is to be asked about the pair, too.
+    pub const PAIRS: u32 = 128;
 }
 
 /// Bits of `Request::flags`.
@@ -269,6 +292,10 @@ pub mod ask {
     pub const LAST_TRY: u32 = 1;
     /// CHECK: a logon came without a guess (by a key) and is refused where the account is locked: to be told as an event.
     pub const LOGON: u32 = 2;
+    /// Work on the row of the pair that account and detail make, not on the account's.
+    pub const PAIR: u32 = 4;
+    /// ADMIT: the guess is reserved at the pair already, or there is no room for the pair.
+    pub const PAIRED: u32 = 8;
 }
 
 /// Indexes of `STATS`.
@@ -420,6 +447,14 @@ pub struct Row {
     pub events: u64,
     /// Scratch of the gate.
     pub scratch: u64,
+    /// Account key: of a pair, its account's; else `key`.
+    pub account: u64,
+    /// Of a pair: `ledger::Actor::id`.
+    pub actor: u64,
+    /// Of a pair: one of [`source`].
+    pub source: u32,
+    /// Explicit padding.
+    pub pad: u32,
     /// The counts.
     pub ledger: Ledger,
 }
@@ -432,7 +467,7 @@ pub struct Settings {
     pub generation: u32,
     /// 1: every request is answered MOVED.
     pub frozen: u32,
-    /// Key of the hash of unknown names.
+    /// Key of the hash of unknown names and of pairs.
     pub hash_key: [u64; 2],
 }
 
@@ -449,6 +484,14 @@ impl Detail {
         service: [0; 16],
         tty: [0; 16],
     };
+}
+
+impl Answer {
+    /// Of a CHECK: whether a logon is to be refused.
+    #[must_use]
+    pub const fn refuses(&self) -> bool {
+        self.locked_until != 0 && self.flags & flag::MONITORED == 0
+    }
 }
 
 impl Request {
@@ -485,8 +528,8 @@ const _: () = {
     assert!(size_of::<Answer>() == 56);
     assert!(size_of::<Event>() == 152);
     assert!(size_of::<Settings>() == 24);
-    assert!(size_of::<Rule>() == 72);
-    assert!(size_of::<Row>() == 32 + size_of::<Ledger>());
+    assert!(size_of::<Rule>() == 80);
+    assert!(size_of::<Row>() == 56 + size_of::<Ledger>());
     // XDP test runs take one page less head room and skb_shared_info.
     assert!(size_of::<Packet>() <= 3000);
     assert!(MAX_CLASSES.is_power_of_two());

@@ -6,6 +6,7 @@
 //! * [`filter`]: the verdict about a packet, and its records.
 //! * [`client`] (feature `client`): calls the pinned gate with `bpf(2)`; [`link`]: by the agent's socket where that is
 //!   not allowed.
+//! * [`pair`]: the key of an account as one source sees it.
 //!
 //! Invariants: no allocation, no clock, no panic; the ledger compiles for `bpfel-unknown-none` without a single call.
 #![cfg_attr(not(test), no_std)]
@@ -17,5 +18,6 @@ pub mod filter;
 pub mod ledger;
 #[cfg(feature = "client")]
 pub mod link;
+pub mod pair;
 #[cfg(feature = "user")]
 mod pod;

@@ -3,45 +3,63 @@
 //! The task's address is the key: no pid is reused, no pid namespace matters. Whatever this misses (table full, program
 //! not attached) ends by the reservation's maximum age.
 
-use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
+use aya_ebpf::helpers::{bpf_get_current_task, bpf_ktime_get_boot_ns};
 use portcullis_common::{
-    abi::{Entry, event, op, verdict},
-    ledger::Call,
+    abi::{Entry, event, flag, op, task_key, verdict},
+    ledger::{Actor, Call},
 };
 
-use crate::{gate::rule_of, maps::TASKS, output::tell, row};
+use crate::{
+    gate::{key_of, rule_of},
+    maps::TASKS,
+    output::tell,
+    row,
+};
 
-/// `task`: address of the `task_struct` that ends.
+/// The current task ends.
 #[inline(always)]
-pub fn ended(task: u64) {
+pub fn ended() {
+    // The tracepoint's argument is the same task, but a pointer, which the verifier lets nobody reckon with.
+    // SAFETY: a helper without arguments.
+    let task = unsafe { bpf_get_current_task() };
+    end(task, false);
+    end(task, true);
+}
+
+/// Ends the reservation at an account, or that at a pair.
+#[inline(always)]
+fn end(task: u64, pair: bool) {
+    let task = task_key(task, pair);
     // SAFETY: nobody but this task's own calls writes this entry, and this task makes no more calls.
     let Some(entry) = (unsafe { TASKS.get(task) }) else {
         return;
     };
     if !cfg!(feature = "mutation-no-exit") {
-        lapse(entry);
+        lapse(entry, pair);
     }
     let _ = TASKS.remove(task);
 }
 
 #[inline(always)]
-fn lapse(entry: &Entry) {
-    let Some(rule) = rule_of(entry.account) else {
+fn lapse(entry: &Entry, pair: bool) {
+    let Some(rule) = rule_of(entry.account, pair) else {
         return;
     };
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_boot_ns() };
     let mut call = Call::new(op::LAPSE);
     call.token = entry.token;
-    let Some(row) = row::find(entry.account) else {
+    let key = key_of(entry.account, Actor::of(&entry.detail), pair);
+    let Some(row) = row::find(key) else {
         return;
     };
-    let Some(seen) = row::apply(row, entry.account, now, rule, &call) else {
+    let Some(mut seen) = row::apply(row, key, now, rule, &call) else {
         return;
     };
+    seen.step.flags |= u32::from(pair) * flag::PAIR;
     if seen.step.verdict == verdict::DONE {
         tell(event::DIED, now, rule, &seen, entry);
-    } else if seen.step.flags != 0 {
+    } else if seen.step.flags & !flag::PAIR != 0 {
         tell(event::DUE, now, rule, &seen, entry);
     }
 }

@@ -1,4 +1,4 @@
-//! The gate: one call, one account, one verdict.
+//! The gate: one call, one account (or one pair of it and a source), one verdict.
 //!
 //! The clock is read before the lock (no helper may run under it), so the ledger takes time that goes back a little.
 //! What each op does is said at `common::abi::op`.
@@ -6,10 +6,11 @@
 use aya_ebpf::helpers::{bpf_get_current_task, bpf_ktime_get_boot_ns};
 use portcullis_common::{
     abi::{
-        ABI, Packet, Request, UNKNOWN, ask, class_index, event, flag, member_key, op, outcome, source, stat,
-        verdict,
+        ABI, Packet, Request, UNKNOWN, ask, class_index, event, flag, member_key, op, outcome, pair_index,
+        stat, task_key, verdict,
     },
     ledger::{Actor, Call, Rule, rule_flag},
+    pair,
 };
 
 use crate::{
@@ -29,9 +30,9 @@ pub fn answer(packet: *mut Packet) {
     let request = unsafe { &(*packet).request };
     let op = request.op;
     if request.abi != ABI || op == 0 || op > op::FORGET {
-        reply(packet, now, 0, &Seen::nothing(verdict::INVALID, 0));
+        say(packet, now, verdict::INVALID);
     } else if frozen() {
-        reply(packet, now, 0, &Seen::nothing(verdict::MOVED, 0));
+        say(packet, now, verdict::MOVED);
     } else {
         call(packet, op, now);
     }
@@ -42,10 +43,10 @@ pub fn answer(packet: *mut Packet) {
     add(stat::LATENCY_SUM, took);
 }
 
-/// The rule of an account's class; unknown names and users that nobody listed are class 0. None: no configuration has
-/// been written yet.
+/// The rule of an account's class, or of its pairs; unknown names and users that nobody listed are class 0. None: no
+/// configuration has been written yet.
 #[inline(always)]
-pub fn rule_of<'a>(account: u64) -> Option<&'a Rule> {
+pub fn rule_of<'a>(account: u64, pair: bool) -> Option<&'a Rule> {
     let generation = SETTINGS.get(0).map_or(0, |settings| settings.generation);
     let mut class = 0;
     if account & UNKNOWN == 0 {
@@ -54,7 +55,17 @@ pub fn rule_of<'a>(account: u64) -> Option<&'a Rule> {
             class = *member;
         }
     }
-    CLASSES.get(class_index(generation, class)).filter(|rule| rule.deny != 0)
+    let index = if pair { pair_index(generation, class) } else { class_index(generation, class) };
+    CLASSES.get(index).filter(|rule| rule.deny != 0)
+}
+
+/// Key of a row: the account's, or that of the pair it makes with `actor`.
+#[inline(always)]
+pub fn key_of(account: u64, actor: Actor, pair: bool) -> u64 {
+    if pair && let Some(settings) = SETTINGS.get(0) {
+        return pair::key(settings.hash_key, account, actor);
+    }
+    account
 }
 
 #[inline(always)]
@@ -64,18 +75,37 @@ fn call(packet: *mut Packet, op: u32, now: u64) {
     let account = request.entry.account;
     let result = request.arg;
     let flags = request.flags;
-    let Some(rule) = rule_of(account) else {
-        reply(packet, now, 0, &Seen::nothing(verdict::UNCOUNTED, 0));
+    let pair = flags & ask::PAIR != 0;
+    let Some(rule) = rule_of(account, pair) else {
+        say(packet, now, verdict::UNCOUNTED);
         return;
     };
-    let row = find_or_make(account, op, packet);
+    if op == op::ADMIT {
+        // Pairs where the class counts some, the account where it does not.
+        let pairs = (rule.flags & rule_flag::PAIR) / rule_flag::PAIR;
+        let asked = (flags & ask::PAIR) / ask::PAIR;
+        let paired = (flags & ask::PAIRED) / ask::PAIRED;
+        if launder(packet, (pairs ^ asked) & !paired & 1) != 0 {
+            say(packet, now, verdict::UNCOUNTED + pairs * (verdict::PAIR - verdict::UNCOUNTED));
+            return;
+        }
+    }
+    let actor = launder_actor(packet, Actor::of(&request.entry.detail));
+    let key = key_of(account, actor, pair);
+    let row = find_or_make(key, account, actor, op, packet);
+    let key = launder_key(packet, key);
     // Read again, so that the verifier does not carry each op's value through the rule: the packet is ours alone.
     // SAFETY: see `answer`.
     let place = unsafe { &raw const (*packet).request.op };
     // SAFETY: as above.
     let op = unsafe { place.read_volatile() };
+    // SAFETY: see `answer`.
+    let place = unsafe { &raw const (*packet).request.flags };
+    // SAFETY: as above.
+    let flags = unsafe { place.read_volatile() };
+    let pair = flags & ask::PAIR != 0;
     let mut seen = match row {
-        Some(row) => match row::apply(row, account, now, rule, &read(request, op)) {
+        Some(row) => match row::apply(row, key, now, rule, &read(request, op, actor)) {
             Some(seen) => seen,
             None => {
                 add(stat::ROW_RACE, 1);
@@ -91,10 +121,12 @@ fn call(packet: *mut Packet, op: u32, now: u64) {
     seen.step.verdict = rule.let_through(seen.step.verdict);
     seen.step.flags |= (rule.flags & rule_flag::EXEMPT) * flag::EXEMPT;
     seen.step.flags |= (rule.flags & rule_flag::MONITOR) / rule_flag::MONITOR * flag::MONITORED;
+    seen.step.flags |= (rule.flags & rule_flag::PAIR) / rule_flag::PAIR * flag::PAIRS;
+    seen.step.flags |= (flags & ask::PAIR) / ask::PAIR * flag::PAIR;
     seen.step.verdict = launder(packet, seen.step.verdict);
     seen.step.flags = launder(packet, seen.step.flags);
     let monitored = rule.flags & rule_flag::MONITOR != 0;
-    after(packet, op, account, &seen);
+    after(packet, op, key, pair, &seen);
     let kind = kind_of(op, flags, result, &seen);
     if kind != NO_EVENT {
         // SAFETY: see `answer`.
@@ -109,6 +141,10 @@ fn call(packet: *mut Packet, op: u32, now: u64) {
         // SAFETY: see `answer`.
         let delay = unsafe { &mut (*packet).answer.delay };
         *delay = rule.delay_after(seen.failures);
+        // What others did costs nobody's pair.
+        if rule.flags & rule_flag::PAIR != 0 && !pair {
+            *delay = 0;
+        }
     }
 }
 
@@ -123,16 +159,44 @@ fn launder(packet: *mut Packet, value: u32) -> u32 {
     unsafe { place.read_volatile() }
 }
 
+/// The same for a key: what was asked of its bits is forgotten.
 #[inline(always)]
-fn find_or_make(account: u64, op: u32, packet: *mut Packet) -> Option<*mut KernelRow> {
-    if let Some(row) = row::find(account) {
+fn launder_key(packet: *mut Packet, key: u64) -> u64 {
+    // SAFETY: see `answer`; the scratch row is used by now, or never.
+    let place = unsafe { &raw mut (*packet).row.key };
+    // SAFETY: a field of the packet, which is ours alone.
+    unsafe { place.write_volatile(key) };
+    // SAFETY: as above.
+    unsafe { place.read_volatile() }
+}
+
+/// The same for an actor, whose kind was told by branches.
+#[inline(always)]
+fn launder_actor(packet: *mut Packet, actor: Actor) -> Actor {
+    let id = launder_key(packet, actor.id);
+    // SAFETY: see `answer`.
+    let place = unsafe { &raw const (*packet).request.entry.detail.source };
+    // SAFETY: a field of the packet, which is ours alone.
+    let kind = unsafe { place.read_volatile() };
+    Actor { kind, id }
+}
+
+#[inline(always)]
+fn find_or_make(
+    key: u64,
+    account: u64,
+    actor: Actor,
+    op: u32,
+    packet: *mut Packet,
+) -> Option<*mut KernelRow> {
+    if let Some(row) = row::find(key) {
         return Some(row);
     }
     if op != op::ADMIT && op != op::LOCK {
         return None;
     }
-    row::make(account, packet);
-    row::find(account)
+    row::make(key, account, actor, packet);
+    row::find(key)
 }
 
 #[inline(always)]
@@ -151,22 +215,24 @@ fn reply(packet: *mut Packet, now: u64, deny: u32, seen: &Seen) {
     answer.now = now;
 }
 
+/// An answer to a call that looked at no row. The caller sent the rest of it zeroed.
 #[inline(always)]
-fn read(request: &Request, op: u32) -> Call {
+fn say(packet: *mut Packet, now: u64, verdict: u32) {
+    // SAFETY: see `answer`; nobody holds a reference into the packet any more.
+    let answer = unsafe { &mut (*packet).answer };
+    answer.verdict = verdict;
+    answer.now = now;
+}
+
+#[inline(always)]
+fn read(request: &Request, op: u32, actor: Actor) -> Call {
     let detail = &request.entry.detail;
-    let [a, b, c, d, e, f, g, h, ..] = detail.address;
-    let id = match detail.source {
-        source::LOCAL => u64::from(detail.uid),
-        source::IPV4 => u64::from(u32::from_be_bytes([a, b, c, d])),
-        source::IPV6 => u64::from_be_bytes([a, b, c, d, e, f, g, h]),
-        _ => 0,
-    };
     Call {
         op,
         arg: request.arg,
         token: request.entry.token,
         until: request.until,
-        actor: Actor { kind: detail.source, id },
+        actor,
         process: detail.pid,
         parent: detail.parent,
     }
@@ -178,14 +244,14 @@ fn read(request: &Request, op: u32) -> Call {
     reason = "by value the entry would be copied to the stack"
 )]
 #[inline(always)]
-fn after(packet: *mut Packet, op: u32, account: u64, seen: &Seen) {
+fn after(packet: *mut Packet, op: u32, key: u64, pair: bool, seen: &Seen) {
     if op == op::ADMIT && seen.step.token != 0 {
         // SAFETY: see `answer`.
         let entry = unsafe { &mut (*packet).request.entry };
         entry.token = seen.step.token;
         // SAFETY: a helper without arguments.
         let task = unsafe { bpf_get_current_task() };
-        if TASKS.insert(task, &*entry, 0).is_err() {
+        if TASKS.insert(task_key(task, pair), &*entry, 0).is_err() {
             add(stat::NO_TASK, 1);
         }
     } else if op == op::RESOLVE {
@@ -193,17 +259,20 @@ fn after(packet: *mut Packet, op: u32, account: u64, seen: &Seen) {
         let task = unsafe { bpf_get_current_task() };
         // A forked child may resolve what its parent began: then there is no entry here, and the parent's finds its
         // token used.
-        let _ = TASKS.remove(task);
+        let _ = TASKS.remove(task_key(task, pair));
     } else if op == op::FORGET && seen.step.verdict == verdict::DONE {
-        row::delete(account);
+        row::delete(key);
     }
 }
 
 #[inline(always)]
 fn kind_of(op: u32, flags: u32, result: u32, seen: &Seen) -> u32 {
-    let due = if seen.step.flags & !(flag::EXEMPT | flag::MONITORED) != 0 { event::DUE } else { NO_EVENT };
+    let plain = flag::EXEMPT | flag::MONITORED | flag::PAIR | flag::PAIRS;
+    let due = if seen.step.flags & !plain != 0 { event::DUE } else { NO_EVENT };
     match op {
         _ if seen.step.verdict == verdict::AGAIN => NO_EVENT,
+        // The account's own event tells of it.
+        op::RESOLVE | op::CONFIRM if flags & ask::PAIR != 0 && due == NO_EVENT => NO_EVENT,
         op::ADMIT if seen.step.verdict == verdict::UNCOUNTED => event::UNCOUNTED,
         op::ADMIT if seen.step.verdict == verdict::LOCKED => event::REFUSED,
         op::ADMIT if seen.step.verdict == verdict::BUSY && flags & ask::LAST_TRY != 0 => event::BUSY,

@@ -49,10 +49,10 @@ pub fn gate_tc(ctx: TcContext) -> i32 {
     xdp_action::XDP_PASS as i32
 }
 
-/// Every task's end comes by here; those without a reservation leave after one hash lookup.
+/// Every task's end comes by here; those without a reservation leave after two hash lookups.
 #[btf_tracepoint(function = "sched_process_exit")]
-pub fn exit(ctx: BtfTracePointContext) -> i32 {
-    exit::ended(ctx.arg::<*const core::ffi::c_void>(0) as u64);
+pub fn exit(_ctx: BtfTracePointContext) -> i32 {
+    exit::ended();
     0
 }
 

@@ -10,8 +10,8 @@ use aya_ebpf::{
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 use portcullis_common::{
     abi::{
-        EVENTS_BYTES, Entry, Event, MAX_ACCOUNTS, MAX_CLASSES, MAX_MEMBERS, MAX_TASKS, MAX_UNKNOWN, Settings,
-        stat,
+        EVENTS_BYTES, Entry, Event, MAX_ACCOUNTS, MAX_CLASSES, MAX_MEMBERS, MAX_PAIRS, MAX_TASKS,
+        MAX_UNKNOWN, Settings, stat,
     },
     ledger::Rule,
 };
@@ -25,9 +25,11 @@ pub static ACCOUNTS: HashMap<u64, KernelRow, { MAX_ACCOUNTS as usize }, NO_PREAL
 #[btf_map]
 pub static UNKNOWN_NAMES: HashMap<u64, KernelRow, { MAX_UNKNOWN as usize }, NO_PREALLOC> = HashMap::new();
 #[btf_map]
+pub static PAIRS: HashMap<u64, KernelRow, { MAX_PAIRS as usize }, NO_PREALLOC> = HashMap::new();
+#[btf_map]
 pub static TASKS: HashMap<u64, Entry, { MAX_TASKS as usize }, NO_PREALLOC> = HashMap::new();
 #[btf_map]
-pub static CLASSES: Array<Rule, { 2 * MAX_CLASSES as usize }> = Array::new();
+pub static CLASSES: Array<Rule, { 4 * MAX_CLASSES as usize }> = Array::new();
 #[btf_map]
 pub static MEMBERS: HashMap<u64, u32, { MAX_MEMBERS as usize }, NO_PREALLOC> = HashMap::new();
 #[btf_map]

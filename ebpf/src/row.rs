@@ -1,13 +1,14 @@
-//! A row of `ACCOUNTS` or `UNKNOWN_NAMES` as the kernel sees it, and the one way to change one: lock, check that it is
+//! A row of `ACCOUNTS`, `UNKNOWN_NAMES` or `PAIRS` as the kernel sees it, and the one way to change one: lock, check that it is
 //! still the row that was looked up, apply the rule, copy out what the caller needs, unlock.
 
 use aya_ebpf::bindings::{BPF_NOEXIST, bpf_spin_lock};
 use portcullis_common::{
     abi::{Packet, Row, UNKNOWN, op, verdict},
-    ledger::{Call, Ledger, Rule, Step},
+    ledger::{Actor, Call, Ledger, Rule, Step},
+    pair::PAIR,
 };
 
-use crate::maps::{ACCOUNTS, UNKNOWN_NAMES};
+use crate::maps::{ACCOUNTS, PAIRS, UNKNOWN_NAMES};
 
 /// `abi::Row` with the lock under the name by which the verifier knows it.
 #[repr(C)]
@@ -17,6 +18,10 @@ pub struct KernelRow {
     key: u64,
     events: u64,
     scratch: u64,
+    account: u64,
+    actor: u64,
+    source: u32,
+    pad: u32,
     ledger: Ledger,
 }
 
@@ -62,51 +67,68 @@ impl Seen {
     }
 }
 
-/// Whether `account` lies in the table of names nobody has.
+/// Whether the row of `key` lies in the table of names nobody has.
 #[inline(always)]
-fn unknown(account: u64) -> bool {
-    account & UNKNOWN != 0 && !cfg!(feature = "mutation-one-table")
+fn unknown(key: u64) -> bool {
+    key & UNKNOWN != 0 && !cfg!(feature = "mutation-one-table")
 }
 
-/// The row of `account`.
+/// The row of `key`: of an account, or of a pair (see `common::pair`).
 #[inline(always)]
-pub fn find(account: u64) -> Option<*mut KernelRow> {
-    if unknown(account) { UNKNOWN_NAMES.get_ptr_mut(account) } else { ACCOUNTS.get_ptr_mut(account) }
+pub fn find(key: u64) -> Option<*mut KernelRow> {
+    if unknown(key) {
+        UNKNOWN_NAMES.get_ptr_mut(key)
+    } else if key & PAIR != 0 {
+        PAIRS.get_ptr_mut(key)
+    } else {
+        ACCOUNTS.get_ptr_mut(key)
+    }
 }
 
-/// Makes a row for `account` out of the packet's scratch row, which came zeroed from the caller. Whoever comes second
-/// finds the first one's.
+/// Makes a row for `key` out of the packet's scratch row, which came zeroed from the caller. Whoever comes second
+/// finds the first one's. `actor`: of a pair, its source.
 #[inline(always)]
-pub fn make(account: u64, packet: *mut Packet) {
+pub fn make(key: u64, account: u64, actor: Actor, packet: *mut Packet) {
     // SAFETY: `packet` was checked against the end of the data by the entry point; helpers called since do not move it.
     let scratch = unsafe { &mut (*packet).row };
-    scratch.key = account;
+    scratch.key = key;
+    scratch.account = account;
+    scratch.source = actor.kind;
+    scratch.actor = actor.id;
     scratch.alive = 1;
     // SAFETY: the two types have the same layout (size asserted above; the kernel skips the lock when it copies).
     let row = unsafe { &*core::ptr::from_mut(scratch).cast::<KernelRow>() };
     let flags = u64::from(BPF_NOEXIST);
     // An error shows as a missing row at the lookup that follows: table full, or the other one's row is there.
-    let _ = if unknown(account) {
-        UNKNOWN_NAMES.insert(account, row, flags)
+    let _ = if unknown(key) {
+        UNKNOWN_NAMES.insert(key, row, flags)
+    } else if key & PAIR != 0 {
+        PAIRS.insert(key, row, flags)
     } else {
-        ACCOUNTS.insert(account, row, flags)
+        ACCOUNTS.insert(key, row, flags)
     };
 }
 
-/// Deletes the row of `account`, which the caller has marked dead under the lock.
+/// Deletes the row of `key`, which the caller has marked dead under the lock.
 #[inline(always)]
-pub fn delete(account: u64) {
-    let _ = if unknown(account) { UNKNOWN_NAMES.remove(account) } else { ACCOUNTS.remove(account) };
+pub fn delete(key: u64) {
+    let _ = if unknown(key) {
+        UNKNOWN_NAMES.remove(key)
+    } else if key & PAIR != 0 {
+        PAIRS.remove(key)
+    } else {
+        ACCOUNTS.remove(key)
+    };
 }
 
-/// Applies `call` to the row under its lock. None: it is not `account`'s row any more.
+/// Applies `call` to the row under its lock. None: it is not `key`'s row any more.
 #[inline(always)]
-pub fn apply(row: *mut KernelRow, account: u64, now: u64, rule: &Rule, call: &Call) -> Option<Seen> {
+pub fn apply(row: *mut KernelRow, key: u64, now: u64, rule: &Rule, call: &Call) -> Option<Seen> {
     // SAFETY: a map value stays mapped while the program runs (RCU), even when its row is deleted: that it still is this
-    // account's is checked below, under the lock that the deleter takes as well.
+    // key's is checked below, under the lock that the deleter takes as well.
     let row = unsafe { &mut *row };
     enter(row);
-    if row.alive != 1 || row.key != account {
+    if row.alive != 1 || row.key != key {
         leave(row);
         return None;
     }
@@ -115,6 +137,8 @@ pub fn apply(row: *mut KernelRow, account: u64, now: u64, rule: &Rule, call: &Ca
     step.lapsed = launder(row, step.lapsed);
     step = row.ledger.act(now, rule, call, step);
     step.flags = launder(row, step.flags);
+    step.verdict = launder(row, step.verdict);
+    let op = launder(row, call.op);
     let counts = row.ledger.counts();
     row.events += 1;
     let mut seen = Seen {
@@ -128,7 +152,7 @@ pub fn apply(row: *mut KernelRow, account: u64, now: u64, rule: &Rule, call: &Ca
         lapsed_kind: row.ledger.lapsed_kind,
         lapsed_actor: row.ledger.lapsed_actor,
     };
-    if call.op == op::FORGET {
+    if op == op::FORGET {
         if row.ledger.idle(now, rule) {
             row.alive = 0;
         } else {

@@ -9,14 +9,14 @@
 pub mod account;
 pub mod change;
 pub mod conversation;
+mod reserve;
 mod trouble;
 mod who;
 
 use std::time::Duration;
 
 use libc::c_int;
-use portcullis_common::abi::{Answer, Request, UNKNOWN, ask, op, outcome, verdict};
-use portcullis_common::client::Error;
+use portcullis_common::abi::{Answer, Request, UNKNOWN, ask, flag, op, outcome, verdict};
 use portcullis_common::ledger::NEVER;
 use portcullis_common::link::Link;
 
@@ -29,11 +29,10 @@ use trouble::{Trouble, unreachable_gate};
 const REFUSAL_DELAY: Duration = Duration::from_secs(2);
 /// What a user whose account is locked is told.
 const LOCKED: &str = "The account is locked after too many failed logons.";
+/// What a user is told whose source is locked out of the account.
+const LOCKED_HERE: &str = "Too many failed logons to this account from here.";
 /// The longest delay before a guess is checked, whatever the gate says.
 const LONGEST_DELAY: Duration = Duration::from_secs(300);
-/// First and longest pause between two tries for a reservation.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(80));
-
 /// pam_sm_authenticate.
 pub fn authenticate(world: &impl World, options: &Options) -> c_int {
     complain(world, options);
@@ -74,7 +73,14 @@ pub fn set_credentials(world: &impl World, establishes: bool) -> c_int {
         let mut request = Request::new(op::CONFIRM, u64::from(uid));
         request.entry.detail = who::detail(world);
         // No answer clears nothing: the failures age.
-        if let Err(error) = world.ask(&request) {
+        let confirmed = world.ask(&request).and_then(|answer| {
+            if answer.flags & flag::PAIRS == 0 {
+                return Ok(answer);
+            }
+            request.flags = ask::PAIR;
+            world.ask(&request)
+        });
+        if let Err(error) = confirmed {
             world.log(
                 Level::Warning,
                 &format!("login not confirmed, its earlier failures stay on the books: {error}"),
@@ -86,14 +92,7 @@ pub fn set_credentials(world: &impl World, establishes: bool) -> c_int {
 
 /// The stack has ended with `status`: tells the gate.
 pub fn resolve(world: &impl World, mut attempt: Attempt, status: c_int) {
-    let mut request = attempt.request;
-    request.op = op::RESOLVE;
-    request.arg = status::outcome_of(status);
-    request.entry.detail.status = status;
-    if let Err(error) = world.settled(&request, &mut attempt.link) {
-        // The reservation becomes a failure by its age, if the gate comes back.
-        world.log(Level::Warning, &format!("result of an attempt not recorded: {error}"));
-    }
+    reserve::tell_all(world, &mut attempt, status::outcome_of(status), status);
     attempt.link.close();
 }
 
@@ -121,18 +120,17 @@ fn charge(world: &impl World, options: &Options, user: &[u8]) -> Charged {
     let mut request = Request::new(op::ADMIT, account);
     request.entry.detail = who::detail(world);
     let mut link = Link::NONE;
-    let answer = match admit(world, &mut request, &mut link, options.wait) {
-        Ok(answer) => answer,
+    let (answer, pair) = match reserve::reserve(world, &mut request, &mut link, options.wait) {
+        Ok(reserved) => reserved,
         Err(trouble) => return uncounted(&Trouble::Gate(trouble)),
     };
     if answer.verdict == verdict::ADMITTED {
-        request.entry.token = answer.token;
         if let Ok(uid) = u32::try_from(account) {
             world.keep_account(uid);
         }
         // The price of the failures on the books. The guess is out meanwhile: many at once gain nothing.
         world.sleep(Duration::from_nanos(answer.delay).min(LONGEST_DELAY));
-        return Charged::Attempt(Attempt { request, link });
+        return Charged::Attempt(Attempt { request, pair, link });
     }
     link.close();
     match answer.verdict {
@@ -140,36 +138,6 @@ fn charge(world: &impl World, options: &Options, user: &[u8]) -> Charged {
         // A table of invented names that is full: no such user can log in.
         verdict::UNCOUNTED if account & UNKNOWN != 0 => Charged::Nothing,
         other => uncounted(&Trouble::Verdict(other)),
-    }
-}
-
-/// Asks for a reservation until there is one, the account is locked, or the wait is over: for others' guesses to end, or
-/// for a gate that is being replaced.
-fn admit(
-    world: &impl World,
-    request: &mut Request,
-    link: &mut Link,
-    wait: Duration,
-) -> Result<Answer, Error> {
-    let mut waited = Duration::ZERO;
-    let mut pause = PAUSE.0;
-    // Processes that were refused at the same moment come back at different ones.
-    let spread = Duration::from_micros(u64::from(request.entry.detail.pid % 16) * 250);
-    loop {
-        if waited >= wait {
-            request.flags = ask::LAST_TRY;
-        }
-        let answer = world.gate(request, link)?;
-        if !matches!(answer.verdict, verdict::BUSY | verdict::MOVED)
-            || waited >= wait
-            || cfg!(feature = "mutation-no-wait")
-        {
-            return Ok(answer);
-        }
-        let time = (pause + spread).min(wait.saturating_sub(waited)).max(Duration::from_millis(1));
-        world.sleep(time);
-        waited += time;
-        pause = (pause * 3 / 2).min(PAUSE.1);
     }
 }
 
@@ -188,16 +156,15 @@ fn go_on(world: &impl World, attempt: Attempt) -> c_int {
 /// Only lack of memory gets here. Nothing was checked, so nothing is charged; the caller may have caused it, so nothing
 /// is let through.
 fn give_back(world: &impl World, mut attempt: Attempt) {
-    let mut back = attempt.request;
-    back.op = op::RESOLVE;
-    back.arg = outcome::VOID;
-    let _ = world.settled(&back, &mut attempt.link);
+    reserve::tell_all(world, &mut attempt, outcome::VOID, 0);
     attempt.link.close();
 }
 
 fn refuse(world: &impl World, options: &Options, account: u64, answer: &Answer) -> c_int {
     let locked = answer.verdict != verdict::BUSY;
+    let pair = answer.flags & flag::PAIR != 0;
     let who = if account & UNKNOWN == 0 { format!("uid {account}") } else { "unknown user".to_owned() };
+    let who = if pair { format!("{who}, from this source,") } else { who };
     let text = if locked && answer.locked_until == NEVER {
         format!("{who} refused: locked until an administrator releases it (portcullis unlock)")
     } else if locked {
@@ -211,7 +178,13 @@ fn refuse(world: &impl World, options: &Options, account: u64, answer: &Answer) 
     };
     world.log(Level::Notice, &text);
     if !options.silent {
-        world.tell(if locked { LOCKED } else { "Too many logons to this account at once. Try again." });
+        world.tell(if locked && pair {
+            LOCKED_HERE
+        } else if locked {
+            LOCKED
+        } else {
+            "Too many logons to this account at once. Try again."
+        });
     }
     world.fail_delay(REFUSAL_DELAY);
     status::AUTH_ERR

@@ -16,6 +16,8 @@ use crate::options::{Charge, OnError, Options};
 use crate::world::{Attempt, Level, World};
 use crate::{module, status};
 
+mod pair;
+
 struct Stage {
     user: Result<Vec<u8>, c_int>,
     password: Result<(), c_int>,
@@ -290,7 +292,7 @@ fn sources_are_literal_addresses_of_root_callers_only() {
 #[test]
 fn the_result_is_told_with_its_status() {
     let stage = Stage::new([answer(verdict::DONE)]);
-    let attempt = Attempt { request: Request::new(op::ADMIT, 2002), link: Link::NONE };
+    let attempt = Attempt { request: Request::new(op::ADMIT, 2002), pair: 0, link: Link::NONE };
     module::resolve(&stage, attempt, status::AUTH_ERR);
     let asked = stage.asked.borrow();
     assert_eq!((asked[0].op, asked[0].arg, asked[0].entry.detail.status), (op::RESOLVE, outcome::FAIL, 7));

@@ -29,8 +29,10 @@ pub enum Level {
 /// An admitted attempt, to be resolved when the stack's result is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attempt {
-    /// What was asked at admission; its token is the reservation's.
+    /// What was asked at admission; its token is that of the reservation at the account.
     pub request: Request,
+    /// The reservation at the pair; 0: none.
+    pub pair: u64,
     /// The connection over which the agent was asked, where the gate itself is closed.
     pub link: Link,
 }

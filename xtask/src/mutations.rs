@@ -41,7 +41,7 @@ struct Mutation {
 /// Variable with which the whole-system tests start the gate from another object.
 pub const GATE_OBJECT: &str = "PORTCULLIS_GATE_OBJECT";
 
-const MUTATIONS: [Mutation; 25] = [
+const MUTATIONS: [Mutation; 27] = [
     ledger("mutation-no-window", "failures leave the window"),
     ledger("mutation-no-reservation", "a guess that is out counts against the limit"),
     ledger("mutation-clear-on-pass", "only a confirmed pass clears"),
@@ -77,6 +77,8 @@ const MUTATIONS: [Mutation; 25] = [
             says: "there is room for an account",
         }]),
     },
+    ledger("mutation-one-scope", "a source is shut out of an account before it is locked for all"),
+    module("mutation-keep-pair", "what was reserved for a guess that does not go on is returned"),
     module("mutation-no-wait", "a right guess waits for a free one"),
     module("mutation-skip-confirm", "a login that goes on clears the failures"),
     module("mutation-grant", "the module never grants"),

@@ -76,6 +76,9 @@ pub enum Shadow {
 pub struct AccountRow {
     /// Which account.
     pub account: Account,
+    /// Where the row is that of a pair: the source that it is about.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub source: Option<Actor>,
     /// Name of its class.
     pub class: String,
     /// Never locked.
@@ -100,8 +103,11 @@ pub struct AccountRow {
 /// What counts for an account.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleView {
-    /// Failures that lock.
+    /// Failures that lock the account.
     pub deny: u32,
+    /// Failures of one source that shut it out of the account, in classes that count pairs.
+    #[serde(default)]
+    pub pair_deny: Option<u32>,
     /// Seconds in which they count.
     pub fail_interval: u64,
     /// Seconds of a lock; absent: until released.
@@ -161,6 +167,9 @@ pub struct Explain {
     pub why: String,
     /// How to release it; empty when it is not locked.
     pub release: Vec<String>,
+    /// Sources with failures at it, or shut out of it.
+    #[serde(default)]
+    pub pairs: Vec<AccountRow>,
     /// Newest first.
     pub attempts: Vec<Attempt>,
     /// Newest first.

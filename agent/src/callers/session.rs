@@ -2,9 +2,12 @@
 //!
 //! Invariants: who is not root asks about his own account only, and only to try, to tell the result of what he tried on
 //! this connection, and to look. Whatever he tells is a claim: it gives back or fails the guess that he took himself,
-//! and clears nothing (a pass is not remembered for a confirmation). Nobody locks or unlocks here.
+//! and clears nothing (a pass is not remembered for a confirmation). Nobody locks or unlocks here. In a class that counts
+//! pairs nobody gets a guess at the account without one at his pair.
 
-use portcullis_common::abi::{Answer, Detail, Request, UNKNOWN, VERSIONS, op, outcome, source, verdict, via};
+use portcullis_common::abi::{
+    Answer, Detail, Request, UNKNOWN, VERSIONS, ask, op, outcome, source, verdict, via,
+};
 use tokio::net::UnixStream;
 
 /// What the kernel shows instead of the uids of foreign user namespaces (user_namespaces(7)).
@@ -31,6 +34,10 @@ pub struct Session {
     caller: Caller,
     /// The guess that is out: what was asked at its admission, with its token.
     guess: Option<Request>,
+    /// The same at the pair of account and source.
+    pair: Option<Request>,
+    /// The pair was asked for the next guess, and did not refuse.
+    paired: bool,
 }
 
 /// Whether `number` is that of an older version this one takes over from.
@@ -47,7 +54,7 @@ pub fn not_yours() -> Answer {
 impl Session {
     /// A connection that has said nothing yet.
     pub fn new(caller: Caller) -> Self {
-        Self { caller, guess: None }
+        Self { caller, guess: None, pair: None, paired: false }
     }
 
     /// Whether root asks.
@@ -57,23 +64,29 @@ impl Session {
 
     /// Whether a guess is out.
     pub fn has_guess(&self) -> bool {
-        self.guess.is_some()
+        self.guess.is_some() || self.pair.is_some()
     }
 
     /// The request as it may go to the gate; None: it may not.
     pub fn allow(&self, asked: &Request) -> Option<Request> {
         let mut request = *asked;
+        let at_pair = request.flags & ask::PAIR != 0;
+        let guess = if at_pair { self.pair } else { self.guess };
+        if !self.paired {
+            // Asked for again, the gate says what is missing.
+            request.flags &= !ask::PAIRED;
+        }
         match request.op {
-            op::ADMIT if self.guess.is_some() => return None,
+            op::ADMIT if self.guess.is_some() || guess.is_some() => return None,
             op::ADMIT | op::CHECK => {}
             op::CONFIRM if self.is_root() => {}
             // Admitted by the gate before this one, which is closed since: only root could ask it.
-            op::RESOLVE if self.guess.is_none() && self.is_root() && is_older(request.abi) => {}
+            op::RESOLVE if guess.is_none() && self.is_root() && is_older(request.abi) => {}
             // The guess of this connection, whatever the caller says its name is.
-            op::RESOLVE => request.entry.token = self.guess?.entry.token,
+            op::RESOLVE => request.entry.token = guess?.entry.token,
             _ => return None,
         }
-        let account = self.guess.map_or(request.entry.account, |guess| guess.entry.account);
+        let account = self.guess.or(self.pair).map_or(request.entry.account, |guess| guess.entry.account);
         if request.entry.account != account {
             return None;
         }
@@ -98,23 +111,37 @@ impl Session {
 
     /// Takes note of what the gate answered.
     pub fn answered(&mut self, request: &Request, answer: &Answer) {
+        let at_pair = request.flags & ask::PAIR != 0;
+        let place = if at_pair { &mut self.pair } else { &mut self.guess };
         match request.op {
             op::ADMIT if answer.verdict == verdict::ADMITTED => {
                 let mut guess = *request;
                 guess.entry.token = answer.token;
-                self.guess = Some(guess);
+                *place = Some(guess);
             }
-            op::RESOLVE => self.guess = None,
+            op::RESOLVE => {
+                *place = None;
+                self.paired &= !at_pair;
+            }
             _ => {}
+        }
+        if request.op == op::ADMIT {
+            let waits = matches!(answer.verdict, verdict::BUSY | verdict::MOVED);
+            let enough = matches!(answer.verdict, verdict::ADMITTED | verdict::UNCOUNTED);
+            // One guess at the pair is good for one at the account, while that is asked for.
+            self.paired = if at_pair { enough } else { self.paired && waits };
         }
     }
 
     /// The connection has ended: what is still to be told.
-    pub fn end(&mut self) -> Option<Request> {
-        let mut request = self.guess.take()?;
-        request.op = op::RESOLVE;
-        request.arg = outcome::FAIL;
-        Some(request)
+    pub fn end(&mut self) -> Vec<Request> {
+        self.paired = false;
+        let mut told: Vec<_> = self.guess.take().into_iter().chain(self.pair.take()).collect();
+        for request in &mut told {
+            request.op = op::RESOLVE;
+            request.arg = outcome::FAIL;
+        }
+        told
     }
 }
 
@@ -215,9 +242,31 @@ mod tests {
     #[test]
     fn a_connection_that_ends_with_a_guess_out_has_failed() {
         let mut own = session(A);
-        assert!(own.end().is_none());
+        assert!(own.end().is_empty());
         admitted(&mut own, A, 5);
-        let told = own.end().unwrap();
-        assert_eq!((told.op, told.arg, told.entry.token), (op::RESOLVE, outcome::FAIL, 5));
+        let told = own.end();
+        assert_eq!(told.len(), 1);
+        assert_eq!((told[0].op, told[0].arg, told[0].entry.token), (op::RESOLVE, outcome::FAIL, 5));
+    }
+
+    #[test]
+    fn a_guess_at_the_pair_is_not_to_be_claimed() {
+        let mut own = session(A);
+        let mut paired = about(op::ADMIT, A);
+        paired.flags = ask::PAIRED;
+        assert_eq!(own.allow(&paired).unwrap().flags, 0, "no pair was asked");
+        let mut pair = about(op::ADMIT, A);
+        pair.flags = ask::PAIR;
+        let request = own.allow(&pair).unwrap();
+        own.answered(&request, &Answer { verdict: verdict::LOCKED, ..Answer::default() });
+        assert_eq!(own.allow(&paired).unwrap().flags, 0, "the pair refused");
+        own.answered(&request, &Answer { verdict: verdict::ADMITTED, token: 7, ..Answer::default() });
+        assert!(own.allow(&pair).is_none(), "one at a time");
+        let request = own.allow(&paired).unwrap();
+        assert_eq!(request.flags, ask::PAIRED);
+        own.answered(&request, &Answer { verdict: verdict::ADMITTED, token: 9, ..Answer::default() });
+        let told: Vec<_> = own.end().iter().map(|told| (told.flags & ask::PAIR, told.entry.token)).collect();
+        assert_eq!(told, [(0, 9), (ask::PAIR, 7)]);
+        assert_eq!(own.allow(&paired).unwrap().flags, 0, "good for one guess");
     }
 }

@@ -57,11 +57,19 @@ pub fn status() -> Result<Status, CliError> {
 pub fn accounts() -> Result<Vec<AccountRow>, CliError> {
     let tables = Tables::open()?;
     let mut found = Vec::new();
-    for slice in [Slice::Accounts, Slice::Unknown] {
+    for slice in [Slice::Accounts, Slice::Unknown, Slice::Pairs] {
         tables.each_row(slice, |row| found.push(row))?;
     }
     let now = Now::read()?;
-    found.iter().map(|TableRow { account, row }| view(&tables, *account, Some(row), &now)).collect()
+    let shown = |found: &TableRow| {
+        let mut row = view(&tables, found.row.account, Some(&found.row), &now)?;
+        if found.is_pair() {
+            row.deny = tables.rule_of_row(found)?.1.limit();
+            row.source = Some(rows::pair_actor(found.actor(), &mut Names::default()));
+        }
+        Ok(row)
+    };
+    found.iter().map(shown).collect()
 }
 
 fn view(
@@ -105,6 +113,11 @@ pub fn lock(uid: u32, seconds: Option<u64>) -> Result<Done, CliError> {
 /// `unlock` without an agent.
 pub fn unlock(uid: u32) -> Result<Done, CliError> {
     gate::unlock(u64::from(uid))?;
+    let mut pairs = Vec::new();
+    Tables::open()?.each_row(Slice::Pairs, |row| pairs.push(row))?;
+    for found in pairs.iter().filter(|found| found.row.account == u64::from(uid)) {
+        gate::unlock(gate::Subject::of(found))?;
+    }
     let answer = gate::check(u64::from(uid))?;
     if answer.locked_until != 0 {
         return Err(CliError::Failed("the gate still shows a lock: try again".to_owned()));

@@ -68,7 +68,10 @@ pub fn accounts(rows: &[AccountRow], now: Timestamp) -> String {
     let mut table = Table::new(["ACCOUNT", "CLASS", "FAILURES", "UNDER WAY", "LOCKED", "CAUSE", "SHADOW"]);
     for row in rows {
         table.row([
-            row.account.name.clone(),
+            row.source.as_ref().map_or_else(
+                || row.account.name.clone(),
+                |source| format!("{} from {}", row.account.name, actor(source)),
+            ),
             row.class.clone(),
             format!("{}/{}", row.failures, row.deny),
             row.reservations.to_string(),
@@ -138,11 +141,15 @@ fn rule(rule: &RuleView) -> String {
     } else {
         format!("; a failure delays the next guess by {}, at most {}", span(rule.delay), span(rule.max_delay))
     };
-    format!(
-        "{} failures within {} lock it {length}{doubles}{second}{delay}",
-        rule.deny,
-        span(rule.fail_interval)
-    )
+    let within = span(rule.fail_interval);
+    match rule.pair_deny {
+        Some(pair_deny) => format!(
+            "{pair_deny} failures of one source within {within} shut it out, {} of all sources lock the account, \
+             each {length}{doubles}{second}{delay}",
+            rule.deny
+        ),
+        None => format!("{} failures within {within} lock it {length}{doubles}{second}{delay}", rule.deny),
+    }
 }
 
 /// `portcullis explain`.
@@ -183,6 +190,20 @@ pub fn explain(answer: &Explain, now: Timestamp) -> String {
     }
     let mut text = lines.join("\n");
     text.push('\n');
+    if !answer.pairs.is_empty() {
+        let mut table = Table::new(["SOURCE", "FAILURES", "UNDER WAY", "SHUT OUT", "CAUSE"]);
+        for row in &answer.pairs {
+            table.row([
+                row.source.as_ref().map_or_else(String::new, actor),
+                format!("{}/{}", row.failures, row.deny),
+                row.reservations.to_string(),
+                row.lock.as_ref().map_or_else(|| "-".to_owned(), |lock| until(lock.until, now)),
+                row.lock.as_ref().map_or_else(|| "-".to_owned(), |lock| lock.cause.clone()),
+            ]);
+        }
+        text.push_str("\nby source\n");
+        text.push_str(&table.render());
+    }
     if !answer.attempts.is_empty() {
         let mut table = Table::new(["WHEN", "OUTCOME", "WHO", "SERVICE", "TERMINAL"]);
         for attempt in &answer.attempts {

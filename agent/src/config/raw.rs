@@ -37,7 +37,9 @@ macro_rules! with_limits {
         pub(super) struct $name {
             $(pub(super) $own: Item,)*
             mode: Item,
+            scope: Item,
             deny: Item,
+            account_deny: Item,
             fail_interval: Item,
             unlock_time: Item,
             backoff_window: Item,
@@ -53,7 +55,9 @@ macro_rules! with_limits {
             pub(super) fn limits(&self) -> LimitItems<'_> {
                 LimitItems {
                     mode: &self.mode,
+                    scope: &self.scope,
                     deny: &self.deny,
+                    account_deny: &self.account_deny,
                     fail_interval: &self.fail_interval,
                     unlock_time: &self.unlock_time,
                     backoff_window: &self.backoff_window,
@@ -75,7 +79,9 @@ with_limits!(Class { name, users, groups });
 #[derive(Clone, Copy)]
 pub(super) struct LimitItems<'a> {
     pub(super) mode: &'a Item,
+    pub(super) scope: &'a Item,
     pub(super) deny: &'a Item,
+    pub(super) account_deny: &'a Item,
     pub(super) fail_interval: &'a Item,
     pub(super) unlock_time: &'a Item,
     pub(super) backoff_window: &'a Item,

@@ -15,7 +15,9 @@ use toml::Value;
 use super::problem::{ConfigError, Problem, Problems};
 use super::raw::{self, Item};
 use super::values::{Reader, is_name, place, short};
-use super::{Agent, BreakGlass, CLASS_FIRST, Class, Config, Growth, Limits, Metrics, Mode, Root, Span};
+use super::{
+    Agent, BreakGlass, CLASS_FIRST, Class, Config, Growth, Limits, Metrics, Mode, Root, Scope, Span,
+};
 
 const MAX_BYTES: u64 = 1 << 20;
 /// Classes a file may name: the gate's, less default, root and break-glass.
@@ -51,7 +53,9 @@ pub(super) fn mode_warning(path: &Path) -> Option<Problem> {
 pub(super) fn config(file: &raw::File, problems: &mut Problems<'_>) -> Option<Config> {
     let default = Limits {
         mode: Mode::Enforce,
+        scope: Scope::Account,
         deny: 3,
+        account_deny: 10,
         fail_interval: Span::seconds(15 * MINUTE),
         unlock_time: Span::seconds(10 * MINUTE),
         backoff_window: Span::seconds(0),
@@ -108,10 +112,13 @@ fn limits(
     let delay = none(items.delay, "delay", inherited.delay);
     let max_delay = none(items.max_delay, "max_delay", inherited.max_delay);
     let modes = [("enforce", Mode::Enforce), ("monitor", Mode::Monitor)];
+    let scopes = [("account", Scope::Account), ("pair", Scope::Pair)];
     let growths = [("linear", Growth::Linear), ("exponential", Growth::Exponential)];
     Limits {
         mode: read.word(items.mode, &key("mode"), inherited.mode, modes),
+        scope: read.word(items.scope, &key("scope"), inherited.scope, scopes),
         deny: read.deny(items.deny, &key("deny"), inherited.deny),
+        account_deny: read.deny(items.account_deny, &key("account_deny"), inherited.account_deny),
         fail_interval,
         unlock_time,
         backoff_window,
@@ -139,6 +146,18 @@ impl Reader<'_, '_> {
         } else if limits.max_delay < limits.delay {
             let text = format!("{} is less than delay ({})", limits.max_delay, limits.delay);
             self.problems.error(at, "max_delay", text);
+        }
+    }
+
+    /// One source alone must not be able to lock the account before it is locked out itself.
+    fn scope(&mut self, limits: &Limits, items: raw::LimitItems<'_>) {
+        if limits.scope == Scope::Pair && limits.account_deny <= limits.deny {
+            let at = place(items.account_deny).or_else(|| place(items.deny)).or_else(|| place(items.scope));
+            let text = format!(
+                "{} must be more than deny ({}): with scope = \"pair\" deny locks one source out, account_deny the account",
+                limits.account_deny, limits.deny
+            );
+            self.problems.error(at, "account_deny", text);
         }
     }
 
@@ -227,6 +246,7 @@ impl Reader<'_, '_> {
         let classes = classes.map(|(class, raw)| (&class.limits, raw.get_ref().limits()));
         for (limits, items) in std::iter::once((&config.default, file.default.limits())).chain(classes) {
             self.delays(limits, items, config.reservation_max_age);
+            self.scope(limits, items);
         }
         if config.root.even_deny_root && config.break_glass == BreakGlass::Refused {
             let at = place(&file.root.even_deny_root);

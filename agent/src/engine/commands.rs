@@ -12,7 +12,7 @@ use super::command::{Command, CommandError, Reply};
 use super::{Engine, EngineError, Waiting};
 use crate::api::view::{AccountRow, ActionView, Actor, Attempt, Done, Explain, Shadow, Status, Table, Until};
 use crate::config::{Agent, BreakGlass, Config, Metrics};
-use crate::kernel::Slice;
+use crate::kernel::{Slice, TableRow};
 use crate::rows::{self, Now};
 use crate::shadow::Field;
 
@@ -125,10 +125,17 @@ impl Engine {
     fn accounts(&mut self) -> Result<Vec<AccountRow>, EngineError> {
         let now = Now::read()?;
         let mut found = Vec::new();
-        for slice in [Slice::Accounts, Slice::Unknown] {
+        for slice in [Slice::Accounts, Slice::Unknown, Slice::Pairs] {
             self.tables.each_row(slice, |row| found.push(row))?;
         }
-        found.iter().map(|row| self.view(row.account, Some(&row.row), &now)).collect()
+        let shown = |row: &TableRow| {
+            if row.is_pair() {
+                self.view_pair(row, &now)
+            } else {
+                self.view(row.account, Some(&row.row), &now)
+            }
+        };
+        found.iter().map(shown).collect()
     }
 
     fn explain(&mut self, uid: u32) -> Result<Result<Explain, CommandError>, EngineError> {
@@ -170,7 +177,8 @@ impl Engine {
             .collect();
         let why = why(&row, rule.fail_interval);
         let release = release(&row);
-        Ok(Ok(Explain { row, rule, why, release, attempts, actions }))
+        let pairs = self.pairs_shown(uid, &now)?;
+        Ok(Ok(Explain { row, rule, why, release, pairs, attempts, actions }))
     }
 
     fn lock(&mut self, uid: u32, seconds: Option<u64>, reply: Reply<Done>) -> Result<(), EngineError> {
@@ -221,11 +229,15 @@ impl Engine {
             refuse(reply, CommandError::Failed(format!("{name} could not be unlocked: {reason}")));
             return Ok(());
         }
-        let message = if was_locked {
+        let sources = self.release_pairs(uid, &Now::read()?)?;
+        let mut message = if was_locked {
             format!("{name} is unlocked, its failures are forgotten")
         } else {
             format!("{name} was not locked; its failures are forgotten")
         };
+        if sources != 0 {
+            message.push_str(&format!("; sources let in again: {sources}"));
+        }
         self.waiting.push(Waiting { uid, message, problems: Vec::new(), reply });
         self.drain_ring()?;
         let trips = self.tables.row(u64::from(uid))?.map_or(0, |row| row.ledger.trips);

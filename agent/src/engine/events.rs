@@ -5,8 +5,10 @@
 
 use bytes::Bytes;
 use portcullis_common::abi::{self, cause, flag};
-use portcullis_policy::{Actor, Boot, Cause, Input};
+use portcullis_common::ledger::Actor;
+use portcullis_policy::{Actor as PolicyActor, Boot, Cause, Input};
 
+use super::pairs::{is_pairs, says_nothing_new};
 use super::{Engine, EngineError};
 use crate::api::view;
 use crate::event::{self, Kind, Source};
@@ -45,13 +47,23 @@ impl Engine {
         }
         self.store.attempts(&attempts);
         for event in &events {
-            self.decide(event)?;
+            if is_pairs(event) {
+                self.decide_pair(event, &now);
+            } else {
+                self.decide(event)?;
+            }
         }
         Ok(())
     }
 
     fn count(&self, event: &abi::Event) {
         let kind = Kind::of(event.kind);
+        if is_pairs(event) && event.flags & flag::TRIPPED != 0 {
+            self.metrics.pair_trip(event.flags & flag::MONITORED != 0);
+        }
+        if says_nothing_new(event) {
+            return;
+        }
         if kind.is_attempt() {
             // A label that anybody could invent would crowd out the real ones.
             let claimed = event.entry.detail.via == abi::via::CLAIM;
@@ -71,6 +83,9 @@ impl Engine {
     /// What is kept of an event for `explain`.
     fn attempts_of(&mut self, event: &abi::Event, now: &Now, attempts: &mut Vec<Attempt>) {
         let Some(uid) = rows::uid_of(event.entry.account) else { return };
+        if says_nothing_new(event) {
+            return;
+        }
         let kind = Kind::of(event.kind);
         let detail = &event.entry.detail;
         let time = now.wall_of(event.time);
@@ -119,6 +134,13 @@ impl Engine {
         told.tripped = Some(tripped);
         told.locked_until = now.until(event.locked_until);
         let mut notes = Vec::new();
+        if is_pairs(event) {
+            told.actor = Some(rows::pair_actor(Actor::of(detail), &mut self.names));
+            notes.push("this source alone".to_owned());
+            if tripped {
+                told.event = "pair_tripped".to_owned();
+            }
+        }
         if event.lapsed != 0 {
             notes.push(format!("{} attempts outlived their maximum age and count as failures", event.lapsed));
         }
@@ -171,7 +193,7 @@ impl Engine {
         if event.flags & flag::TRIPPED != 0 {
             let kind = Kind::of(event.kind);
             let actor = if event.lapsed != 0 && !matches!(kind, Kind::Fail | Kind::Died) {
-                Actor { kind: event.lapsed_source, id: event.lapsed_actor }
+                PolicyActor { kind: event.lapsed_source, id: event.lapsed_actor }
             } else {
                 actor(Source::of(&event.entry.detail))
             };
@@ -208,13 +230,13 @@ pub(super) fn by(number: u32) -> Cause {
 }
 
 /// An actor in the ledger's words.
-fn actor(source: Source) -> Actor {
+fn actor(source: Source) -> PolicyActor {
     match source {
-        Source::None | Source::Unknown(_) => Actor { kind: abi::source::NONE, id: 0 },
-        Source::Local(uid) => Actor { kind: abi::source::LOCAL, id: u64::from(uid) },
-        Source::V4(address) => Actor { kind: abi::source::IPV4, id: u64::from(address.to_bits()) },
+        Source::None | Source::Unknown(_) => PolicyActor { kind: abi::source::NONE, id: 0 },
+        Source::Local(uid) => PolicyActor { kind: abi::source::LOCAL, id: u64::from(uid) },
+        Source::V4(address) => PolicyActor { kind: abi::source::IPV4, id: u64::from(address.to_bits()) },
         Source::V6(address) => {
-            Actor { kind: abi::source::IPV6, id: u64::try_from(address.to_bits() >> 64).unwrap_or(0) }
+            PolicyActor { kind: abi::source::IPV6, id: u64::try_from(address.to_bits() >> 64).unwrap_or(0) }
         }
     }
 }

@@ -9,6 +9,7 @@ mod actions;
 pub mod command;
 mod commands;
 mod events;
+mod pairs;
 mod scan;
 mod setup;
 

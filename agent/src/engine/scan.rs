@@ -15,6 +15,7 @@ use super::{Engine, EngineError};
 use crate::accounts::{Directory, Nss};
 use crate::api::view::Event;
 use crate::config::{CLASS_DEFAULT, Config};
+use crate::kernel::gate::Subject;
 use crate::kernel::{Slice, TableRow, gate};
 use crate::rows::{self, Now};
 use crate::unreachable::News;
@@ -28,8 +29,9 @@ const MEMBERS: Duration = Duration::from_secs(60);
 
 /// What the gate is to be asked about a row.
 enum Ask {
-    Check(u64),
-    Forget(u64),
+    Check(Subject),
+    Forget(Subject),
+    Unlock(Subject),
 }
 
 /// What a scan found about one row.
@@ -38,6 +40,7 @@ struct Found {
     seen: Vec<Input>,
     ask: Vec<Ask>,
     locked: std::collections::BTreeSet<u32>,
+    pairs: super::pairs::Locked,
 }
 
 /// What people were told about the store.
@@ -63,7 +66,7 @@ impl Engine {
         }
         let now = Now::read()?;
         let mut rows = Vec::new();
-        for slice in [Slice::Accounts, Slice::Unknown] {
+        for slice in [Slice::Accounts, Slice::Unknown, Slice::Pairs] {
             self.tables.each_row(slice, |row| rows.push(row))?;
         }
         let mut found = Found::default();
@@ -81,10 +84,12 @@ impl Engine {
                 self.step(Input::NoLockSeen { account })?;
             }
         }
+        self.align_pairs(&found.pairs, &now)?;
         for ask in found.ask.into_iter().take(CALLS) {
             let asked = match ask {
-                Ask::Check(account) => gate::check(account),
-                Ask::Forget(account) => gate::forget(account),
+                Ask::Check(subject) => gate::check(subject),
+                Ask::Forget(subject) => gate::forget(subject),
+                Ask::Unlock(subject) => gate::unlock(subject),
             };
             if let Err(error) = asked {
                 log::error!("{error}");
@@ -99,15 +104,25 @@ impl Engine {
 
     /// What one row asks for.
     fn look(&mut self, found: &TableRow, now: &Now, out: &mut Found) -> Result<(), EngineError> {
-        let (_, rule) = self.tables.rule_of(found.account)?;
+        let (_, rule) = self.tables.rule_of_row(found)?;
         let mut ledger = found.row.ledger;
         let due = ledger.settle(now.boot, &rule).flags != 0;
         if due {
-            out.ask.push(Ask::Check(found.account));
+            out.ask.push(Ask::Check(Subject::of(found)));
         } else if ledger.idle(now.boot, &rule)
-            && now.boot.saturating_sub(ledger.newest) >= idle_time(&found.row)
+            && now.boot.saturating_sub(ledger.newest) >= idle_time(found)
+            && (!found.is_pair() || ledger.climb_until <= now.boot)
         {
-            out.ask.push(Ask::Forget(found.account));
+            out.ask.push(Ask::Forget(Subject::of(found)));
+        }
+        if found.is_pair() {
+            if let Some(lock) = super::pairs::lock_of(found, &rule, now) {
+                out.pairs.insert((lock.uid, lock.actor.kind, lock.actor.id), lock);
+            } else if found.row.ledger.locked() && rule.flags & rule_flag::PAIR == 0 {
+                // Left over from when the class counted pairs.
+                out.ask.push(Ask::Unlock(Subject::of(found)));
+            }
+            return Ok(());
         }
         // What came due is told by the event that the check leads to.
         let raw = &found.row.ledger;
@@ -221,18 +236,21 @@ impl Engine {
         members: &BTreeMap<u32, u32>,
     ) -> Result<(), EngineError> {
         let mut computed = Vec::new();
-        self.tables.each_row(Slice::Accounts, |found| {
-            if found.row.ledger.locked() {
-                computed.push(found.account);
-            }
-        })?;
-        for account in computed {
+        for slice in [Slice::Accounts, Slice::Pairs] {
+            self.tables.each_row(slice, |found| {
+                if found.row.ledger.locked() {
+                    computed.push(found);
+                }
+            })?;
+        }
+        for found in computed {
+            let account = found.row.account;
             let (_, before) = self.tables.rule_of(account)?;
             let class = rows::uid_of(account).and_then(|uid| members.get(&uid)).unwrap_or(&CLASS_DEFAULT);
             let enforced =
                 rules.get(*class as usize).is_some_and(|rule| rule.flags & rule_flag::MONITOR == 0);
             if before.flags & rule_flag::MONITOR != 0 && enforced {
-                gate::unlock(account)?;
+                gate::unlock(Subject::of(&found))?;
             }
         }
         Ok(())
@@ -267,7 +285,9 @@ impl Engine {
     }
 }
 
-/// How long an idle row is kept. Names no user has leave at once: their table is small and anybody can fill it.
-fn idle_time(row: &portcullis_common::abi::Row) -> u64 {
-    if row.key & portcullis_common::abi::UNKNOWN == 0 { IDLE } else { 0 }
+/// How long an idle row is kept. Names no user has, and pairs, leave at once: their tables are small and anybody can fill
+/// them.
+fn idle_time(found: &TableRow) -> u64 {
+    let anybodys = found.is_pair() || found.account & portcullis_common::abi::UNKNOWN != 0;
+    if anybodys { 0 } else { IDLE }
 }

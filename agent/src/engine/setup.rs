@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use portcullis_common::abi::{UNREACHABLE, cause};
 use portcullis_common::ledger::NEVER;
 use portcullis_policy::{Boot, Input, Policy, Restored};
@@ -66,13 +67,19 @@ pub fn bring_up(config: &Config, loaded: Loaded, store: &Store) -> Result<Brough
             Err(error) => log::error!("the lock of uid {} could not be given back: {error}", lock.uid),
         }
     }
+    restored += super::pairs::restore(&tables, store, &now)?;
     Ok(BroughtUp { loaded, generation: tables.settings()?.generation, restored })
 }
 
 /// The end of a stored lock in this boot's time: what is left of it, and never more than its whole length.
 fn end_of(lock: &StoredLock, now: &Now) -> u64 {
-    let Until::At(until) = lock.until else { return NEVER };
-    let left = until.duration_since(now.wall).min(until.duration_since(lock.locked_at));
+    end_at(lock.until, lock.locked_at, now)
+}
+
+/// The same of a lock that was set at `locked_at` and is to end at `until`.
+pub(super) fn end_at(until: Until, locked_at: Timestamp, now: &Now) -> u64 {
+    let Until::At(until) = until else { return NEVER };
+    let left = until.duration_since(now.wall).min(until.duration_since(locked_at));
     now.boot.saturating_add(u64::try_from(left.as_nanos()).unwrap_or(0))
 }
 
@@ -125,7 +132,7 @@ impl Engine {
             passwd: Arc::new(Semaphore::new(PASSWD)),
             waiting: Vec::new(),
             wake: Boot::NEVER,
-            since: jiff::Timestamp::now(),
+            since: Timestamp::now(),
             last_lost,
             unreachable: Unreachable::new(UNREACHABLE.into()),
             gate_answers: true,

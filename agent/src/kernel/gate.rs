@@ -1,12 +1,13 @@
-//! The agent's calls of the gate: lock, unlock, check, forget.
+//! The agent's calls of the gate: lock, unlock, check, forget; of an account, or of a pair of it and a source.
 //!
 //! Invariants: the gate is opened anew for each call, so a gate that was replaced is never called by its old number; an
 //! answer that is none is an error, never taken for a yes.
 
-use portcullis_common::abi::{Answer, Request, op, verdict};
+use portcullis_common::abi::{Answer, Request, ask, op, verdict};
 use portcullis_common::client::Gate;
+use portcullis_common::ledger::Actor;
 
-use super::KernelError;
+use super::{KernelError, TableRow};
 
 /// One call.
 fn call(request: &Request) -> Result<Answer, KernelError> {
@@ -40,12 +41,52 @@ pub fn probe() -> Result<(), KernelError> {
     check(u64::from(u32::MAX)).map(|_| ())
 }
 
-/// Locks an account until `until` (boot time, `u64::MAX`: until released).
+/// Whose row a call is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subject {
+    /// The account of this key.
+    Account(u64),
+    /// The account as this source sees it.
+    Pair(u64, Actor),
+}
+
+impl Subject {
+    /// Whose row that is.
+    #[must_use]
+    pub fn of(found: &TableRow) -> Self {
+        if found.is_pair() {
+            Self::Pair(found.row.account, found.actor())
+        } else {
+            Self::Account(found.account)
+        }
+    }
+
+    fn request(self, op: u32) -> Request {
+        match self {
+            Self::Account(account) => Request::new(op, account),
+            Self::Pair(account, actor) => {
+                let mut request = Request::new(op, account);
+                request.flags = ask::PAIR;
+                request.entry.detail = actor.detail();
+                request
+            }
+        }
+    }
+}
+
+/// An account by its key, a uid.
+impl From<u64> for Subject {
+    fn from(account: u64) -> Self {
+        Self::Account(account)
+    }
+}
+
+/// Locks until `until` (boot time, `u64::MAX`: until released).
 ///
 /// # Errors
 /// The gate does not answer or has no room.
-pub fn lock(account: u64, until: u64, cause: u32) -> Result<Answer, KernelError> {
-    let mut request = Request::new(op::LOCK, account);
+pub fn lock(subject: impl Into<Subject>, until: u64, cause: u32) -> Result<Answer, KernelError> {
+    let mut request = subject.into().request(op::LOCK);
     request.until = until;
     request.arg = cause;
     call(&request)
@@ -55,22 +96,22 @@ pub fn lock(account: u64, until: u64, cause: u32) -> Result<Answer, KernelError>
 ///
 /// # Errors
 /// The gate does not answer.
-pub fn unlock(account: u64) -> Result<Answer, KernelError> {
-    call(&Request::new(op::UNLOCK, account))
+pub fn unlock(subject: impl Into<Subject>) -> Result<Answer, KernelError> {
+    call(&subject.into().request(op::UNLOCK))
 }
 
-/// Looks at an account and lets come due what is due.
+/// Looks, and lets come due what is due.
 ///
 /// # Errors
 /// The gate does not answer.
-pub fn check(account: u64) -> Result<Answer, KernelError> {
-    call(&Request::new(op::CHECK, account))
+pub fn check(subject: impl Into<Subject>) -> Result<Answer, KernelError> {
+    call(&subject.into().request(op::CHECK))
 }
 
-/// Drops an account's row if nothing in it matters any more.
+/// Drops a row if nothing in it matters any more.
 ///
 /// # Errors
 /// The gate does not answer.
-pub fn forget(account: u64) -> Result<Answer, KernelError> {
-    call(&Request::new(op::FORGET, account))
+pub fn forget(subject: impl Into<Subject>) -> Result<Answer, KernelError> {
+    call(&subject.into().request(op::FORGET))
 }

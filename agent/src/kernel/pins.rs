@@ -32,12 +32,13 @@ const fn bytes<T>() -> u32 {
 }
 
 /// Every pinned map.
-pub(super) const SHAPES: [Shape; 8] = [
+pub(super) const SHAPES: [Shape; 9] = [
     hash(map::ACCOUNTS, bytes::<abi::Row>(), abi::MAX_ACCOUNTS),
     hash(map::UNKNOWN, bytes::<abi::Row>(), abi::MAX_UNKNOWN),
+    hash(map::PAIRS, bytes::<abi::Row>(), abi::MAX_PAIRS),
     hash(map::TASKS, bytes::<abi::Entry>(), abi::MAX_TASKS),
     hash(map::MEMBERS, 4, abi::MAX_MEMBERS),
-    array(map::CLASSES, bytes::<Rule>(), 2 * abi::MAX_CLASSES),
+    array(map::CLASSES, bytes::<Rule>(), 4 * abi::MAX_CLASSES),
     array(map::SETTINGS, bytes::<abi::Settings>(), 1),
     array(map::STATS, 8, abi::stat::ENTRIES),
     Shape { name: map::EVENTS, kind: MapType::RingBuf, key: 0, value: 0, entries: abi::EVENTS_BYTES },

@@ -12,7 +12,8 @@ use std::path::Path;
 use aya::Pod;
 use aya::maps::{Array, HashMap, Map, MapData, MapError};
 use portcullis_common::abi::{self, Entry, Row, Settings, map, stat};
-use portcullis_common::ledger::Rule;
+use portcullis_common::ledger::{Actor, Rule};
+use portcullis_common::pair::PAIR;
 
 use super::KernelError;
 use super::load::absent;
@@ -24,6 +25,7 @@ const BPF_F_LOCK: u64 = 4;
 pub struct Tables {
     accounts: HashMap<MapData, u64, Row>,
     unknown: HashMap<MapData, u64, Row>,
+    pairs: HashMap<MapData, u64, Row>,
     tasks: HashMap<MapData, u64, Entry>,
     members: HashMap<MapData, u64, u32>,
     classes: Array<MapData, Rule>,
@@ -36,17 +38,33 @@ pub struct Tables {
 pub enum Slice {
     /// Accounts of users.
     Accounts,
-    /// Names no user has.
+    /// Names no user has, and their pairs.
     Unknown,
+    /// Pairs of users and sources.
+    Pairs,
 }
 
 /// A row as it was at one moment.
 #[derive(Debug, Clone, Copy)]
 pub struct TableRow {
-    /// Account key.
+    /// Account key; of a pair, its own key.
     pub account: u64,
     /// The row.
     pub row: Row,
+}
+
+impl TableRow {
+    /// Whether it is a pair's.
+    #[must_use]
+    pub fn is_pair(&self) -> bool {
+        self.account & PAIR != 0
+    }
+
+    /// The source of a pair.
+    #[must_use]
+    pub fn actor(&self) -> Actor {
+        Actor { kind: self.row.source, id: self.row.actor }
+    }
 }
 
 /// The gate's counters, summed since the gate was first loaded.
@@ -133,6 +151,7 @@ impl Tables {
         Ok(Self {
             accounts: hash(folder, map::ACCOUNTS)?,
             unknown: hash(folder, map::UNKNOWN)?,
+            pairs: hash(folder, map::PAIRS)?,
             tasks: hash(folder, map::TASKS)?,
             members: hash(folder, map::MEMBERS)?,
             classes: array(folder, map::CLASSES)?,
@@ -158,7 +177,7 @@ impl Tables {
         for half in &mut settings.hash_key {
             *half = getrandom::u64().map_err(|source| KernelError::Random { source })?;
         }
-        for class in 0..2 * abi::MAX_CLASSES {
+        for class in 0..4 * abi::MAX_CLASSES {
             self.classes.set(class, Rule::DEFAULT, 0).map_err(table("write", map::CLASSES))?;
         }
         settings.generation = 1;
@@ -186,7 +205,11 @@ impl Tables {
         for class in 0..abi::MAX_CLASSES {
             // Classes that are not in use repeat the default, so that no index can mean "no limit".
             let rule = rules.get(class as usize).or(rules.first()).copied().unwrap_or(Rule::DEFAULT);
-            self.classes.set(abi::class_index(next, class), rule, 0).map_err(table("write", map::CLASSES))?;
+            for (index, rule) in
+                [(abi::class_index(next, class), rule), (abi::pair_index(next, class), rule.of_pairs())]
+            {
+                self.classes.set(index, rule, 0).map_err(table("write", map::CLASSES))?;
+            }
         }
         for (uid, class) in members {
             self.members
@@ -244,6 +267,15 @@ impl Tables {
         Ok((class, rule))
     }
 
+    /// Class and rule that hold for a row, of an account or of a pair.
+    ///
+    /// # Errors
+    /// A table cannot be read.
+    pub fn rule_of_row(&self, found: &TableRow) -> Result<(u32, Rule), KernelError> {
+        let (class, rule) = self.rule_of(found.row.account)?;
+        Ok((class, if found.is_pair() { rule.of_pairs() } else { rule }))
+    }
+
     /// Puts one user into a class of the running configuration.
     ///
     /// # Errors
@@ -272,10 +304,12 @@ impl Tables {
     /// # Errors
     /// The table cannot be read.
     pub fn row(&self, account: u64) -> Result<Option<Row>, KernelError> {
-        let (map, name) = if account & abi::UNKNOWN == 0 {
-            (&self.accounts, map::ACCOUNTS)
-        } else {
+        let (map, name) = if account & abi::UNKNOWN != 0 {
             (&self.unknown, map::UNKNOWN)
+        } else if account & PAIR != 0 {
+            (&self.pairs, map::PAIRS)
+        } else {
+            (&self.accounts, map::ACCOUNTS)
         };
         match map.get(&account, BPF_F_LOCK) {
             Ok(row) if row.alive == 1 && row.key == account => Ok(Some(row)),
@@ -293,6 +327,7 @@ impl Tables {
         let (map, limit, name) = match slice {
             Slice::Accounts => (&self.accounts, abi::MAX_ACCOUNTS, map::ACCOUNTS),
             Slice::Unknown => (&self.unknown, abi::MAX_UNKNOWN, map::UNKNOWN),
+            Slice::Pairs => (&self.pairs, abi::MAX_PAIRS, map::PAIRS),
         };
         let mut count = 0;
         for account in keys(map, limit).map_err(table("read", name))? {
@@ -335,6 +370,7 @@ impl Tables {
         Ok(vec![
             Self::used(&self.accounts, map::ACCOUNTS, abi::MAX_ACCOUNTS)?,
             Self::used(&self.unknown, map::UNKNOWN, abi::MAX_UNKNOWN)?,
+            Self::used(&self.pairs, map::PAIRS, abi::MAX_PAIRS)?,
             Self::used(&self.tasks, map::TASKS, abi::MAX_TASKS)?,
             Self::used(&self.members, map::MEMBERS, abi::MAX_MEMBERS)?,
         ])

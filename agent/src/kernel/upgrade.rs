@@ -126,7 +126,7 @@ fn calls_have_ended() -> Result<(), KernelError> {
 impl Tables {
     /// Copies classes and members of `before`.
     fn copy_config(&mut self, before: &Self) -> Result<(), KernelError> {
-        for class in 0..2 * abi::MAX_CLASSES {
+        for class in 0..4 * abi::MAX_CLASSES {
             self.set_class(class, before.class(class)?)?;
         }
         before.each_member(|key, class| self.set_member(key, class))
@@ -136,7 +136,7 @@ impl Tables {
     /// copied before, and may have gone on since.
     fn copy_counts(&mut self, before: &Self) -> Result<(), KernelError> {
         before.each_task(|task, entry| self.add_task(task, entry))?;
-        for slice in [Slice::Accounts, Slice::Unknown] {
+        for slice in [Slice::Accounts, Slice::Unknown, Slice::Pairs] {
             let mut rows = Vec::new();
             before.each_row(slice, |row| rows.push(row))?;
             for row in rows {

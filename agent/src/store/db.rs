@@ -14,7 +14,7 @@ use super::{
 use crate::api::view::Until;
 use crate::shadow::Digest;
 
-type Outcome<T> = Result<T, StoreError>;
+pub(super) type Outcome<T> = Result<T, StoreError>;
 
 /// An open database, or none where memory stands in: then nothing is kept and nothing is found.
 #[derive(Debug)]
@@ -29,6 +29,11 @@ impl Db {
 
     pub(super) fn open(path: &Path) -> Outcome<Self> {
         Ok(Self { connection: Some(super::open::open(path)?) })
+    }
+
+    /// The open database, where there is one.
+    pub(super) fn connection(&self) -> Option<&Connection> {
+        self.connection.as_ref()
     }
 
     /// The key of the digests, made when it is first asked for.
@@ -232,7 +237,7 @@ impl Db {
         )
     }
 
-    fn all<T, P: rusqlite::Params>(
+    pub(super) fn all<T, P: rusqlite::Params>(
         &self,
         statement: &str,
         values: P,
@@ -246,11 +251,11 @@ impl Db {
 }
 
 /// Milliseconds since 1970 as stored; what no clock can mean is the beginning of time.
-fn time(milliseconds: i64) -> Timestamp {
+pub(super) fn time(milliseconds: i64) -> Timestamp {
     Timestamp::from_millisecond(milliseconds).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
-fn end(until: Until) -> Option<i64> {
+pub(super) fn end(until: Until) -> Option<i64> {
     match until {
         Until::Never => None,
         Until::At(time) => Some(time.as_millisecond()),

@@ -15,6 +15,12 @@ use super::StoreError;
 
 /// Version of the tables below.
 const SCHEMA: i64 = 2;
+/// Locks of pairs: who is shut out of which account. `id` is the bits of the actor's.
+const PAIRS: &str = "
+    CREATE TABLE IF NOT EXISTS pair_locks (
+        uid INTEGER NOT NULL, source INTEGER NOT NULL, id INTEGER NOT NULL, locked_at INTEGER NOT NULL, until INTEGER,
+        PRIMARY KEY (uid, source, id));
+";
 /// Marks a file as ours: "PCLS" in the header, where file(1) looks too.
 const APPLICATION: i64 = 0x5043_4c53;
 /// Version 1, which had no mark yet.
@@ -78,6 +84,7 @@ pub(super) fn open(path: &Path) -> Outcome<Connection> {
     if found < 2 {
         upgrade.execute_batch(TO_2).map_err(judge)?;
     }
+    upgrade.execute_batch(PAIRS).map_err(judge)?;
     // What cannot be written is to be known now.
     let now = Timestamp::now().as_millisecond();
     upgrade.execute("INSERT OR REPLACE INTO meta VALUES ('opened', ?1)", [now]).map_err(judge)?;

@@ -48,6 +48,10 @@ pub struct Rule {
     pub delay: u64,
     /// The longest delay.
     pub max_delay: u64,
+    /// With [`rule_flag::PAIR`]: failures of one source that lock it out; `deny` is then what locks the account.
+    pub pair_deny: u32,
+    /// Explicit padding.
+    pub pad: u32,
 }
 
 /// Bits of `Rule::flags`.
@@ -58,6 +62,8 @@ pub mod rule_flag {
     pub const MONITOR: u32 = 2;
     /// Each further failure doubles the delay; without it, adds the first one again.
     pub const DELAY_DOUBLES: u32 = 4;
+    /// Failures count per account and source first ([`Rule::of_pairs`]): the gate's affair, the ledger takes no notice.
+    pub const PAIR: u32 = 8;
 }
 
 /// `time` doubled `times` times, at most `cap`.
@@ -88,7 +94,17 @@ impl Rule {
         max_unlock_time: 0,
         delay: 0,
         max_delay: 0,
+        pair_deny: 0,
+        pad: 0,
     };
+
+    /// What holds for the pairs of this class. Where it counts none, what is left of earlier ones ends by the class's own
+    /// rule.
+    #[must_use]
+    pub fn of_pairs(&self) -> Self {
+        let pairs = self.flags & rule_flag::PAIR != 0 && !cfg!(feature = "mutation-one-scope");
+        Self { deny: if pairs { self.pair_deny } else { self.deny }, ..*self }
+    }
 
     /// By how much the end of a lock is shifted down: to nearly nothing where accounts of this class are never locked.
     /// Arithmetic instead of a branch, see [`state`].

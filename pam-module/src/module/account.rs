@@ -5,7 +5,7 @@ use libc::c_int;
 use portcullis_common::abi::{Request, ask, flag, op, verdict};
 
 use super::trouble::{Trouble, unreachable_gate};
-use super::{LOCKED, who};
+use super::{LOCKED, LOCKED_HERE, reserve, who};
 use crate::options::Options;
 use crate::status;
 use crate::world::{Level, World};
@@ -50,9 +50,9 @@ pub fn account(world: &impl World, options: &Options) -> c_int {
     let mut request = Request::new(op::CHECK, u64::from(uid));
     request.flags = ask::LOGON;
     request.entry.detail = who::detail(world);
-    match world.ask(&request) {
+    match reserve::ask_both(world, &request) {
         Ok(answer) if matches!(answer.verdict, verdict::DONE | verdict::NOTHING) => {
-            if answer.locked_until == 0 || answer.flags & flag::MONITORED != 0 {
+            if !answer.refuses() {
                 return status::IGNORE;
             }
             world.log(
@@ -60,7 +60,7 @@ pub fn account(world: &impl World, options: &Options) -> c_int {
                 &format!("uid {uid} refused in the account phase: the account is locked"),
             );
             if !options.silent {
-                world.tell(LOCKED);
+                world.tell(if answer.flags & flag::PAIR != 0 { LOCKED_HERE } else { LOCKED });
             }
             status::PERM_DENIED
         }

@@ -7,10 +7,10 @@
 //! questions follow: a code after a password is one logon.
 
 use libc::c_int;
-use portcullis_common::abi::{Request, flag, op, verdict};
+use portcullis_common::abi::{Request, op, verdict};
 
 use super::trouble::{Trouble, unreachable_gate};
-use super::{Charged, charge, refuse, who};
+use super::{Charged, charge, refuse, reserve, who};
 use crate::options::Options;
 use crate::status;
 use crate::world::{Attempt, Level, World};
@@ -41,8 +41,8 @@ pub(super) fn begin(world: &impl World, options: &Options, user: Vec<u8>) -> c_i
     };
     let mut request = Request::new(op::CHECK, account);
     request.entry.detail = who::detail(world);
-    match world.ask(&request) {
-        Ok(answer) if answer.locked_until != 0 && answer.flags & flag::MONITORED == 0 => {
+    match reserve::ask_both(world, &request) {
+        Ok(answer) if answer.refuses() => {
             return refuse(world, options, account, &answer);
         }
         Ok(answer) if matches!(answer.verdict, verdict::DONE | verdict::NOTHING) => {}

@@ -4,6 +4,7 @@ use std::hash::Hasher as _;
 use std::net::IpAddr;
 
 use portcullis_common::abi::{Detail, UNKNOWN, source};
+use portcullis_common::pair::PAIR;
 use siphasher::sip::SipHasher24;
 
 use super::trouble::Trouble;
@@ -18,7 +19,7 @@ pub fn account_of(world: &impl World, user: &[u8]) -> Result<u64, Trouble> {
     let [k0, k1] = world.hash_key().map_err(Trouble::Gate)?;
     let mut hash = SipHasher24::new_with_keys(k0, k1);
     hash.write(user);
-    Ok(hash.finish() | UNKNOWN)
+    Ok((hash.finish() & !PAIR) | UNKNOWN)
 }
 
 /// Who asks, from where. RHOST and TTY are a claim unless the caller is root.

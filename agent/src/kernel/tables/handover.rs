@@ -64,10 +64,12 @@ impl Tables {
 
     /// Adds a row.
     pub(in crate::kernel) fn add_row(&mut self, row: TableRow) -> Result<(), KernelError> {
-        let (rows, name) = if row.account & abi::UNKNOWN == 0 {
-            (&mut self.accounts, map::ACCOUNTS)
-        } else {
+        let (rows, name) = if row.account & abi::UNKNOWN != 0 {
             (&mut self.unknown, map::UNKNOWN)
+        } else if row.is_pair() {
+            (&mut self.pairs, map::PAIRS)
+        } else {
+            (&mut self.accounts, map::ACCOUNTS)
         };
         add(rows, row.account, row.row, name)
     }
