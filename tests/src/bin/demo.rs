@@ -1,11 +1,15 @@
-//! The story that `cargo xtask demo` plays inside a sandbox: three wrong passwords at `su jon` lock jon, for real.
+//! The story that `cargo xtask demo` plays inside a sandbox: three wrong passwords at `su jon` lock jon, for real; and the
+//! opposite, in a class that counts pairs: they lock kon out of jon.
 //!
 //! Invariant: exit status 0 only if every step was really seen.
 
+use std::path::Path;
 use std::process::ExitCode;
 
+use portcullis_tests::ssh::Sshd;
+use portcullis_tests::stack::must;
 use portcullis_tests::su::{self, KON};
-use portcullis_tests::system::{password, portcullis, run, shadow_locked, wait_for};
+use portcullis_tests::system::{password, portcullis, read, run, shadow_locked, wait_for, write};
 use portcullis_tests::{Error, Result};
 
 fn main() -> ExitCode {
@@ -53,7 +57,31 @@ fn story() -> Result<()> {
             line.starts_with("portcullis_attempts_total") && line.contains("\"fail\"") && line.ends_with(" 3")
         }) && metrics.lines().any(|line| line.starts_with("portcullis_trips_total") && line.ends_with(" 1")),
     )?;
+    opposite(&right)?;
     portcullis(&["status"]).map(|_| ())
+}
+
+/// The same in a class that counts pairs.
+fn opposite(right: &str) -> Result<()> {
+    say("the opposite: jon's class counts failures per source (scope = \"pair\")");
+    let config = Path::new("/etc/portcullis/portcullis.toml");
+    let pair = read(config)?.replace("name = \"strict\"", "name = \"strict\"\nscope = \"pair\"");
+    write(config, &pair.replace("unlock_time = \"12s\"", "unlock_time = \"10m\""))?;
+    show("portcullis", &["reload"])?;
+    say("kon mistypes jon's password three times again");
+    for _ in 0..3 {
+        su_jon("wrong", false)?;
+    }
+    say("kon is shut out of jon, right password or wrong");
+    su_jon(right, false)?;
+    say("jon logs on by ssh");
+    must("install", &["-d", "-m", "755", "/run/sshd"])?;
+    let sshd = Sshd::start(2222, "PasswordAuthentication yes")?;
+    println!("jon$ ssh localhost id -un");
+    see("jon is let in", sshd.logon("jon", "password", right)?)?;
+    let (_, text) = show("portcullis", &["explain", "jon"])?;
+    see("explain says that kon is shut out", text.contains("by source") && text.contains("kon"))?;
+    see("passwd prints \"jon P\"", !status_of_jon()?)
 }
 
 fn say(text: &str) {
