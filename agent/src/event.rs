@@ -7,6 +7,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use bytes::Buf;
 use portcullis_common::abi::{self, Detail, Entry, event, source};
+use portcullis_common::sources::SourceCounts;
 
 /// A record that is none.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -44,6 +45,10 @@ pub enum Kind {
     Unlocked,
     /// Could not be counted.
     Uncounted,
+    /// A failure that another program reported.
+    Reported,
+    /// A logon that another program reported.
+    ReportedPass,
     /// A kind this version does not know.
     Unknown(u32),
 }
@@ -64,6 +69,8 @@ impl Kind {
             event::LOCKED => Self::Locked,
             event::UNLOCKED => Self::Unlocked,
             event::UNCOUNTED => Self::Uncounted,
+            event::REPORTED => Self::Reported,
+            event::REPORTED_PASS => Self::ReportedPass,
             other => Self::Unknown(other),
         }
     }
@@ -83,6 +90,8 @@ impl Kind {
             Self::Locked => "locked",
             Self::Unlocked => "unlocked",
             Self::Uncounted => "uncounted",
+            Self::Reported => "reported",
+            Self::ReportedPass => "reported_pass",
             Self::Unknown(_) => "unknown",
         }
     }
@@ -92,7 +101,15 @@ impl Kind {
     pub const fn is_attempt(self) -> bool {
         matches!(
             self,
-            Self::Refused | Self::Busy | Self::Pass | Self::Fail | Self::Void | Self::Died | Self::Uncounted
+            Self::Refused
+                | Self::Busy
+                | Self::Pass
+                | Self::Fail
+                | Self::Void
+                | Self::Died
+                | Self::Uncounted
+                | Self::Reported
+                | Self::ReportedPass
         )
     }
 }
@@ -154,6 +171,14 @@ fn read(mut bytes: &[u8]) -> Result<abi::Event, bytes::TryGetError> {
         lapsed_actor: bytes.try_get_u64_ne()?,
         lapsed_source: bytes.try_get_u32_ne()?,
         cause: bytes.try_get_u32_ne()?,
+        source: SourceCounts {
+            failures: bytes.try_get_u32_ne()?,
+            accounts: bytes.try_get_u32_ne()?,
+            unknown: bytes.try_get_u32_ne()?,
+            passes: bytes.try_get_u32_ne()?,
+            trips: bytes.try_get_u32_ne()?,
+            tripped: bytes.try_get_u32_ne()?,
+        },
         entry: entry(bytes)?,
     })
 }
@@ -206,6 +231,13 @@ mod tests {
         put(offset_of!(abi::Event, lapsed_actor), &9_u64.to_ne_bytes());
         put(offset_of!(abi::Event, lapsed_source), &10_u32.to_ne_bytes());
         put(offset_of!(abi::Event, cause), &11_u32.to_ne_bytes());
+        let counts = offset_of!(abi::Event, source);
+        put(counts + offset_of!(SourceCounts, failures), &21_u32.to_ne_bytes());
+        put(counts + offset_of!(SourceCounts, accounts), &22_u32.to_ne_bytes());
+        put(counts + offset_of!(SourceCounts, unknown), &23_u32.to_ne_bytes());
+        put(counts + offset_of!(SourceCounts, passes), &24_u32.to_ne_bytes());
+        put(counts + offset_of!(SourceCounts, trips), &25_u32.to_ne_bytes());
+        put(counts + offset_of!(SourceCounts, tripped), &26_u32.to_ne_bytes());
         let entry = offset_of!(abi::Event, entry);
         put(entry + offset_of!(Entry, account), &12_u64.to_ne_bytes());
         put(entry + offset_of!(Entry, token), &13_u64.to_ne_bytes());
@@ -229,6 +261,9 @@ mod tests {
         assert_eq!((event.failures, event.deny, event.trips, event.lapsed), (5, 6, 7, 8));
         assert_eq!((event.lapsed_actor, event.lapsed_source, event.cause), (9, 10, 11));
         assert_eq!((event.entry.account, event.entry.token), (12, 13));
+        let counts = event.source;
+        assert_eq!((counts.failures, counts.accounts, counts.unknown), (21, 22, 23));
+        assert_eq!((counts.passes, counts.trips, counts.tripped), (24, 25, 26));
         let detail = event.entry.detail;
         assert_eq!((detail.uid, detail.pid, detail.parent, detail.status), (14, 15, 16, -17));
         assert_eq!(Source::of(&detail), Source::V4(Ipv4Addr::new(192, 0, 2, 7)));
@@ -245,7 +280,7 @@ mod tests {
 
     #[test]
     fn other_sizes_are_refused() {
-        for size in [0, 1, 151, 153, 4096] {
+        for size in [0, 1, 175, 177, 4096] {
             assert_eq!(decode(&vec![0; size]), Err(EventError::Size { found: size }));
         }
     }

@@ -7,6 +7,7 @@
 use core::ffi::CStr;
 
 use crate::ledger::{Ledger, Rule};
+use crate::sources::SourceCounts;
 
 /// A version of this file, and where its gate is pinned.
 #[derive(Clone, Copy, Debug)]
@@ -96,6 +97,12 @@ pub mod map {
     pub const SETTINGS: &str = "SETTINGS";
     /// ARRAY of u64 counters, see [`super::stat`].
     pub const STATS: &str = "STATS";
+    /// ARRAY: [`crate::sources::bucket_of`] → [`crate::sources::Bucket`]. What sources did.
+    pub const SOURCES: &str = "SOURCES";
+    /// ARRAY of one [`crate::sources::SourceRule`]; all zero: the default.
+    pub const SOURCE_RULE: &str = "SOURCE_RULE";
+    /// HASH: uid (u64) → boot time in nanoseconds (u64) until which that local user is refused at other accounts.
+    pub const ACTORS: &str = "ACTORS";
     /// RINGBUF of [`super::Event`].
     pub const EVENTS: &str = "EVENTS";
 }
@@ -110,6 +117,8 @@ pub const MAX_PAIRS: u32 = 32_768;
 pub const MAX_TASKS: u32 = 16_384;
 /// Rows of `MEMBERS`.
 pub const MAX_MEMBERS: u32 = 131_072;
+/// Rows of `ACTORS`.
+pub const MAX_ACTORS: u32 = 1_024;
 /// Classes of one generation of the configuration.
 pub const MAX_CLASSES: u32 = 32;
 /// Bytes of the ring buffer.
@@ -161,6 +170,9 @@ pub mod op {
     pub const FORGET: u32 = 7;
     /// The exit program's own: the task that held the reservation is gone. Refused from user space.
     pub const LAPSE: u32 = 8;
+    /// Somebody else saw a logon fail or succeed (`Request::arg` is one of [`super::outcome`]): counts for the source in
+    /// `Request::entry` alone, at the account named there. No account's row is touched.
+    pub const REPORT: u32 = 16;
 }
 
 /// Results of a guess, as the PAM module reads them off the stack's final status.
@@ -264,6 +276,10 @@ pub mod event {
     pub const UNLOCKED: u32 = 10;
     /// An attempt on an account that could not be counted.
     pub const UNCOUNTED: u32 = 11;
+    /// Another program reported a failure (see [`super::op::REPORT`]).
+    pub const REPORTED: u32 = 16;
+    /// Another program reported a logon.
+    pub const REPORTED_PASS: u32 = 17;
 }
 
 /// Bits of `Event::flags` and `Answer::flags`.
@@ -284,6 +300,10 @@ pub mod flag {
     pub const PAIR: u32 = 64;
     /// The account's class counts pairs: what is asked about the account is to be asked about the pair, too.
     pub const PAIRS: u32 = 128;
+    /// The source tripped in this call: `Event::source` are the numbers that made it.
+    pub const SOURCE_TRIPPED: u32 = 256;
+    /// It is the local user who is refused, at every account but his own.
+    pub const ACTOR: u32 = 512;
 }
 
 /// Bits of `Request::flags`.
@@ -308,6 +328,12 @@ pub mod stat {
     pub const NO_TASK: u32 = 2;
     /// A row was deleted or reused under a call, which was answered AGAIN.
     pub const ROW_RACE: u32 = 3;
+    /// Sources that were not counted: every place of their bucket is a tripped one's.
+    pub const NO_SOURCE: u32 = 4;
+    /// Times a source tripped.
+    pub const SOURCE_TRIPS: u32 = 5;
+    /// Calls of [`super::op::REPORT`].
+    pub const REPORTS: u32 = 6;
     /// Gate calls by op: `CALLS + op`.
     pub const CALLS: u32 = 8;
     /// Gate latency: `LATENCY + floor(log2(ns))`, at most `LATENCY + 31`.
@@ -428,6 +454,8 @@ pub struct Event {
     pub lapsed_source: u32,
     /// One of [`cause`] where there is a lock.
     pub cause: u32,
+    /// What its source did so far; all zero where it is not counted.
+    pub source: SourceCounts,
     /// Account, token, detail of the caller.
     pub entry: Entry,
 }
@@ -508,6 +536,41 @@ impl Request {
     }
 }
 
+/// What a gate call has found, on its way from the account's row to the source and the event. It goes through the
+/// packet's memory, so that all ways to get here are one to the verifier.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Found {
+    /// One of [`event`]; 0: none is told.
+    pub kind: u32,
+    /// 1: counts for the source.
+    pub counts: u32,
+    /// As in [`Event`], as are the rest.
+    pub flags: u32,
+    /// See there.
+    pub failures: u32,
+    /// See there.
+    pub deny: u32,
+    /// See there.
+    pub trips: u32,
+    /// See there.
+    pub lapsed: u32,
+    /// See there.
+    pub lapsed_source: u32,
+    /// See there.
+    pub lapsed_actor: u64,
+    /// See there.
+    pub seq: u64,
+    /// See there.
+    pub time: u64,
+    /// See there.
+    pub locked_until: u64,
+    /// See there.
+    pub cause: u32,
+    /// Explicit padding.
+    pub pad: u32,
+}
+
 /// Bytes of the packet in which a call travels: request, answer, and room for a new row, which the gate fills and
 /// inserts when the account has none (a BPF stack holds 512 bytes).
 #[derive(Clone, Copy)]
@@ -518,6 +581,8 @@ pub struct Packet {
     /// Out.
     pub answer: Answer,
     /// Scratch of the gate.
+    pub found: Found,
+    /// Scratch of the gate.
     pub row: Row,
 }
 
@@ -526,7 +591,7 @@ const _: () = {
     assert!(size_of::<Entry>() == 88);
     assert!(size_of::<Request>() == 112);
     assert!(size_of::<Answer>() == 56);
-    assert!(size_of::<Event>() == 152);
+    assert!(size_of::<Event>() == 176);
     assert!(size_of::<Settings>() == 24);
     assert!(size_of::<Rule>() == 80);
     assert!(size_of::<Row>() == 56 + size_of::<Ledger>());

@@ -3,6 +3,7 @@
 //! * [`abi`]: the records that cross the border between kernel and user space, and the names of the pins.
 //! * [`ledger`]: the counting rule itself. The gate runs it in the kernel under a spin lock, the property tests run the
 //!   same lines on the host.
+//! * [`sources`]: what is counted about sources, by the same rule in the kernel and in the tests.
 //! * [`filter`]: the verdict about a packet, and its records.
 //! * [`client`] (feature `client`): calls the pinned gate with `bpf(2)`; [`link`]: by the agent's socket where that is
 //!   not allowed.
@@ -21,3 +22,4 @@ pub mod link;
 pub mod pair;
 #[cfg(feature = "user")]
 mod pod;
+pub mod sources;

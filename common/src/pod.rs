@@ -3,6 +3,7 @@
 use crate::abi::{Entry, Row, Settings};
 use crate::filter::record;
 use crate::ledger::Rule;
+use crate::sources::{Bucket, SourceRule};
 
 // SAFETY: repr(C), fixed-width integers only, no implicit padding (sizes asserted in abi.rs), any bit pattern is valid.
 unsafe impl aya::Pod for Entry {}
@@ -16,3 +17,7 @@ unsafe impl aya::Pod for Rule {}
 unsafe impl aya::Pod for record::Lease {}
 // SAFETY: as above.
 unsafe impl aya::Pod for record::Settings {}
+// SAFETY: as above (sizes asserted in sources.rs).
+unsafe impl aya::Pod for Bucket {}
+// SAFETY: as above.
+unsafe impl aya::Pod for SourceRule {}

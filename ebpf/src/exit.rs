@@ -3,17 +3,18 @@
 //! The task's address is the key: no pid is reused, no pid namespace matters. Whatever this misses (table full, program
 //! not attached) ends by the reservation's maximum age.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::helpers::{bpf_get_current_task, bpf_ktime_get_boot_ns};
 use portcullis_common::{
-    abi::{Entry, event, flag, op, task_key, verdict},
+    abi::{Entry, Found, event, flag, op, task_key, verdict},
     ledger::{Actor, Call},
 };
 
 use crate::{
     gate::{key_of, rule_of},
     maps::TASKS,
-    output::tell,
-    row,
+    output, row,
 };
 
 /// The current task ends.
@@ -57,9 +58,15 @@ fn lapse(entry: &Entry, pair: bool) {
         return;
     };
     seen.step.flags |= u32::from(pair) * flag::PAIR;
-    if seen.step.verdict == verdict::DONE {
-        tell(event::DIED, now, rule, &seen, entry);
+    let kind = if seen.step.verdict == verdict::DONE {
+        event::DIED
     } else if seen.step.flags & !flag::PAIR != 0 {
-        tell(event::DUE, now, rule, &seen, entry);
-    }
+        event::DUE
+    } else {
+        return;
+    };
+    let mut found = MaybeUninit::<Found>::uninit();
+    // What a pair loses its account loses, too: counted once.
+    output::note(found.as_mut_ptr(), kind, !pair, now, rule.limit(), &seen);
+    output::tell(found.as_ptr(), entry);
 }

@@ -15,8 +15,9 @@ use portcullis_common::{
 
 use crate::{
     maps::{CLASSES, MEMBERS, SETTINGS, TASKS, add},
-    output::tell,
+    output,
     row::{self, KernelRow, Seen},
+    sources,
 };
 
 const NO_EVENT: u32 = 0;
@@ -29,18 +30,82 @@ pub fn answer(packet: *mut Packet) {
     // SAFETY: `packet` is whole and nobody else's.
     let request = unsafe { &(*packet).request };
     let op = request.op;
-    if request.abi != ABI || op == 0 || op > op::FORGET {
+    let report = op == op::REPORT;
+    add(if report { stat::REPORTS } else { stat::CALLS + (op & 7) }, 1);
+    silence(packet);
+    if request.abi != ABI || op == 0 || (op > op::FORGET && !report) {
         say(packet, now, verdict::INVALID);
     } else if frozen() {
         say(packet, now, verdict::MOVED);
-    } else {
+    } else if report {
+        hear(packet, now);
+    } else if !refuse_actor(packet, op, now) {
         call(packet, op, now);
     }
-    add(stat::CALLS + (op & 7), 1);
+    tell(packet);
+    // SAFETY: see above; every way wrote the answer.
+    let place = unsafe { &raw const (*packet).answer.now };
+    // SAFETY: a field of the packet, which is ours alone.
+    let now = unsafe { place.read_volatile() };
     // SAFETY: a helper without arguments.
     let took = unsafe { bpf_ktime_get_boot_ns() }.wrapping_sub(now);
     add(stat::LATENCY + log2(took), 1);
     add(stat::LATENCY_SUM, took);
+}
+
+/// Nothing is to be told yet.
+#[inline(always)]
+fn silence(packet: *mut Packet) {
+    // SAFETY: see `answer`.
+    let place = unsafe { &raw mut (*packet).found.kind };
+    // SAFETY: a field of the packet, which is ours alone.
+    unsafe { place.write_volatile(NO_EVENT) };
+}
+
+/// Counts what was found for its source, and tells of it. Here all ways through the gate are one again.
+#[inline(always)]
+fn tell(packet: *mut Packet) {
+    // SAFETY: see `answer`.
+    let found = unsafe { &raw const (*packet).found };
+    // SAFETY: as above.
+    let place = unsafe { &raw const (*found).kind };
+    // SAFETY: as above.
+    if unsafe { place.read_volatile() } != NO_EVENT {
+        // SAFETY: as above.
+        output::tell(found, unsafe { &raw const (*packet).request.entry });
+    }
+}
+
+/// A report of another program: counts for the source alone.
+#[inline(always)]
+fn hear(packet: *mut Packet, now: u64) {
+    // SAFETY: see `answer`.
+    let request = unsafe { &(*packet).request };
+    let kind = if request.arg == outcome::PASS { event::REPORTED_PASS } else { event::REPORTED };
+    let seen = Seen::nothing(verdict::DONE, 0);
+    // SAFETY: see `answer`.
+    output::note(unsafe { &raw mut (*packet).found }, kind, true, now, 0, &seen);
+    reply(packet, now, 0, &seen);
+}
+
+/// Refuses a local user who tripped, at every account but his own, before the account's row is touched.
+#[inline(always)]
+fn refuse_actor(packet: *mut Packet, op: u32, now: u64) -> bool {
+    if op != op::ADMIT {
+        return false;
+    }
+    // SAFETY: see `answer`.
+    let until = sources::refused_until(unsafe { &raw const (*packet).request.entry }, now);
+    if until == 0 {
+        return false;
+    }
+    let mut seen = Seen::nothing(verdict::LOCKED, flag::ACTOR);
+    seen.locked_until = until;
+    // His guess is told, and counted for nobody: he is refused already.
+    // SAFETY: see `answer`.
+    output::note(unsafe { &raw mut (*packet).found }, event::REFUSED, false, now, 0, &seen);
+    reply(packet, now, 0, &seen);
+    true
 }
 
 /// The rule of an account's class, or of its pairs; unknown names and users that nobody listed are class 0. None: no
@@ -128,10 +193,12 @@ fn call(packet: *mut Packet, op: u32, now: u64) {
     let monitored = rule.flags & rule_flag::MONITOR != 0;
     after(packet, op, key, pair, &seen);
     let kind = kind_of(op, flags, result, &seen);
-    if kind != NO_EVENT {
-        // SAFETY: see `answer`.
-        tell(kind, now, rule, &seen, unsafe { &raw const (*packet).request.entry });
-    }
+    // A logon by a key is no guess, though it is refused; what is told of a pair is told of its account, too, but for
+    // what is refused.
+    let refused = kind == event::REFUSED;
+    let counts = (refused && op != op::CHECK) || (!refused && !pair);
+    // SAFETY: see `answer`.
+    output::note(unsafe { &raw mut (*packet).found }, kind, counts, now, rule.limit(), &seen);
     // What would have been refused has been told as such, and goes on.
     if monitored && matches!(seen.step.verdict, verdict::LOCKED | verdict::BUSY) {
         seen.step.verdict = verdict::ADMITTED;

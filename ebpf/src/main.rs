@@ -19,6 +19,7 @@ mod gate;
 mod maps;
 mod output;
 mod row;
+mod sources;
 
 use aya_ebpf::{
     bindings::xdp_action,

@@ -10,13 +10,15 @@ use aya_ebpf::{
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 use portcullis_common::{
     abi::{
-        EVENTS_BYTES, Entry, Event, MAX_ACCOUNTS, MAX_CLASSES, MAX_MEMBERS, MAX_PAIRS, MAX_TASKS,
+        EVENTS_BYTES, Entry, Event, MAX_ACCOUNTS, MAX_ACTORS, MAX_CLASSES, MAX_MEMBERS, MAX_PAIRS, MAX_TASKS,
         MAX_UNKNOWN, Settings, stat,
     },
     ledger::Rule,
+    sources::{BUCKETS, SourceRule},
 };
 
 use crate::row::KernelRow;
+use crate::sources::KernelBucket;
 
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
 
@@ -34,6 +36,12 @@ pub static CLASSES: Array<Rule, { 4 * MAX_CLASSES as usize }> = Array::new();
 pub static MEMBERS: HashMap<u64, u32, { MAX_MEMBERS as usize }, NO_PREALLOC> = HashMap::new();
 #[btf_map]
 pub static SETTINGS: Array<Settings, 1> = Array::new();
+#[btf_map]
+pub static SOURCES: Array<KernelBucket, { BUCKETS as usize }> = Array::new();
+#[btf_map]
+pub static SOURCE_RULE: Array<SourceRule, 1> = Array::new();
+#[btf_map]
+pub static ACTORS: HashMap<u64, u64, { MAX_ACTORS as usize }, NO_PREALLOC> = HashMap::new();
 #[btf_map]
 pub static STATS: Array<u64, { stat::ENTRIES as usize }> = Array::new();
 #[btf_map]

@@ -4,17 +4,41 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
 use aya_ebpf::helpers::bpf_ringbuf_query;
-use portcullis_common::{
-    abi::{EVENTS_BYTES, Entry, Event, event, flag, stat},
-    ledger::Rule,
-};
+use portcullis_common::abi::{EVENTS_BYTES, Entry, Event, Found, event, flag, stat};
 
 use crate::{
     maps::{EVENTS, add},
     row::Seen,
+    sources,
 };
 
-/// Writes an event; where the ring buffer is full it is counted as lost, and the agent's next scan finds what it said.
+/// Notes what an event will say, field by field: see `abi::Found`.
+#[allow(
+    clippy::multiple_unsafe_ops_per_block,
+    reason = "one operation: the fields of one record, by one pointer"
+)]
+#[inline(always)]
+pub fn note(found: *mut Found, kind: u32, counts: bool, now: u64, deny: u32, seen: &Seen) {
+    // SAFETY: the caller's whole packet, or its own variable.
+    unsafe {
+        (&raw mut (*found).kind).write_volatile(kind);
+        (&raw mut (*found).counts).write_volatile(u32::from(counts));
+        (&raw mut (*found).flags).write_volatile(seen.step.flags);
+        (&raw mut (*found).failures).write_volatile(seen.failures);
+        (&raw mut (*found).deny).write_volatile(deny);
+        (&raw mut (*found).trips).write_volatile(seen.trips);
+        (&raw mut (*found).lapsed).write_volatile(seen.step.lapsed);
+        (&raw mut (*found).lapsed_source).write_volatile(seen.lapsed_kind);
+        (&raw mut (*found).lapsed_actor).write_volatile(seen.lapsed_actor);
+        (&raw mut (*found).seq).write_volatile(seen.seq);
+        (&raw mut (*found).time).write_volatile(now);
+        (&raw mut (*found).locked_until).write_volatile(seen.locked_until);
+        (&raw mut (*found).cause).write_volatile(seen.cause);
+    }
+}
+
+/// Counts what was found for its source and writes the event; where the ring buffer is full it is counted as lost, and
+/// the agent's next scan finds what it said.
 ///
 /// Field by field into the reserved memory: the record does not fit on a BPF stack beside the rest.
 #[allow(
@@ -22,7 +46,8 @@ use crate::{
     reason = "one operation: the fields of one record, by one pointer"
 )]
 #[inline(always)]
-pub fn tell(kind: u32, now: u64, rule: &Rule, seen: &Seen, entry: *const Entry) {
+pub fn tell(found: *const Found, entry: *const Entry) {
+    let source = sources::count(found, entry);
     let Some(mut slot) = EVENTS.reserve(0) else {
         add(stat::LOST_EVENTS, 1);
         return;
@@ -30,23 +55,31 @@ pub fn tell(kind: u32, now: u64, rule: &Rule, seen: &Seen, entry: *const Entry) 
     let reserved: &mut MaybeUninit<Event> = &mut slot;
     let event = reserved.as_mut_ptr();
     // SAFETY: `event` is reserved, 8-aligned and exclusively ours, and every field is written before it is read by
-    // anybody; `entry` is the caller's whole packet or a map value.
+    // anybody; `found` and `entry` are the caller's whole packet, its own variable, or a map value.
     unsafe {
-        (*event).kind = kind;
-        (*event).flags = seen.step.flags;
-        (*event).seq = seen.seq;
-        (*event).time = now;
-        (*event).locked_until = seen.locked_until;
-        (*event).failures = seen.failures;
-        (*event).deny = rule.limit();
-        (*event).trips = seen.trips;
-        (*event).lapsed = seen.step.lapsed;
-        (*event).lapsed_actor = seen.lapsed_actor;
-        (*event).lapsed_source = seen.lapsed_kind;
-        (*event).cause = seen.cause;
+        (*event).kind = (*found).kind;
+        (*event).flags = (*found).flags | source.tripped * flag::SOURCE_TRIPPED;
+        (*event).seq = (*found).seq;
+        (*event).time = (*found).time;
+        (*event).locked_until = (*found).locked_until;
+        (*event).failures = (*found).failures;
+        (*event).deny = (*found).deny;
+        (*event).trips = (*found).trips;
+        (*event).lapsed = (*found).lapsed;
+        (*event).lapsed_actor = (*found).lapsed_actor;
+        (*event).lapsed_source = (*found).lapsed_source;
+        (*event).cause = (*found).cause;
+        (*event).source.failures = source.failures;
+        (*event).source.accounts = source.accounts;
+        (*event).source.unknown = source.unknown;
+        (*event).source.passes = source.passes;
+        (*event).source.trips = source.trips;
+        (*event).source.tripped = source.tripped;
         copy(entry, &raw mut (*event).entry);
     }
-    slot.submit(wakeup(kind, seen.step.flags));
+    // SAFETY: as above.
+    let (kind, flags) = unsafe { ((*found).kind, (*found).flags | source.tripped * flag::SOURCE_TRIPPED) };
+    slot.submit(wakeup(kind, flags));
 }
 
 /// Whether the agent is woken for an event: not for one that nothing follows from, since the caller would pay for it

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use aya::maps::{MapInfo, MapType};
 use portcullis_common::abi::{self, map};
 use portcullis_common::ledger::Rule;
+use portcullis_common::sources::{BUCKETS, Bucket, SourceRule};
 
 use super::{KernelError, file, upgrade};
 
@@ -32,7 +33,7 @@ const fn bytes<T>() -> u32 {
 }
 
 /// Every pinned map.
-pub(super) const SHAPES: [Shape; 9] = [
+pub(super) const SHAPES: [Shape; 12] = [
     hash(map::ACCOUNTS, bytes::<abi::Row>(), abi::MAX_ACCOUNTS),
     hash(map::UNKNOWN, bytes::<abi::Row>(), abi::MAX_UNKNOWN),
     hash(map::PAIRS, bytes::<abi::Row>(), abi::MAX_PAIRS),
@@ -40,6 +41,9 @@ pub(super) const SHAPES: [Shape; 9] = [
     hash(map::MEMBERS, 4, abi::MAX_MEMBERS),
     array(map::CLASSES, bytes::<Rule>(), 4 * abi::MAX_CLASSES),
     array(map::SETTINGS, bytes::<abi::Settings>(), 1),
+    array(map::SOURCES, bytes::<Bucket>(), BUCKETS),
+    array(map::SOURCE_RULE, bytes::<SourceRule>(), 1),
+    hash(map::ACTORS, 8, abi::MAX_ACTORS),
     array(map::STATS, 8, abi::stat::ENTRIES),
     Shape { name: map::EVENTS, kind: MapType::RingBuf, key: 0, value: 0, entries: abi::EVENTS_BYTES },
 ];
