@@ -337,12 +337,7 @@ impl Bucket {
 
 /// [`Bucket::count`] on the ways of a bucket.
 #[inline(always)]
-pub fn count(
-    ways: &mut [Source; WAYS],
-    now: u64,
-    rule: &SourceRule,
-    what: &Happened,
-) -> SourceCounts {
+pub fn count(ways: &mut [Source; WAYS], now: u64, rule: &SourceRule, what: &Happened) -> SourceCounts {
     let (mut place, mut least, mut mine) = (0, u64::MAX >> 1, 0);
     for (index, way) in ways.iter().enumerate() {
         let own = same(way.id, what.id) & same(u64::from(way.kind), u64::from(what.kind));

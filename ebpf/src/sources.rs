@@ -37,16 +37,17 @@ pub fn count(found: *const Found, entry: *const Entry) -> SourceCounts {
     let (found, entry) = unsafe { (&*found, &*entry) };
     let due = found.kind == event::DUE && found.lapsed != 0;
     let pass = found.kind == event::CLEARED || found.kind == event::REPORTED_PASS;
-    let fail = matches!(
-        found.kind,
-        event::FAIL | event::DIED | event::REFUSED | event::UNCOUNTED | event::REPORTED
-    );
+    let fail =
+        matches!(found.kind, event::FAIL | event::DIED | event::REFUSED | event::UNCOUNTED | event::REPORTED);
     if found.counts == 0 || !(due || pass || fail) {
         return NOTHING;
     }
     let now = found.time;
-    let (who, id) =
-        if due { (found.lapsed_source, found.lapsed_actor) } else { (entry.detail.source, id_of(&entry.detail)) };
+    let (who, id) = if due {
+        (found.lapsed_source, found.lapsed_actor)
+    } else {
+        (entry.detail.source, id_of(&entry.detail))
+    };
     // Whoever mistypes his own password on the machine itself attacks nobody.
     if who == source::NONE || who > source::IPV6 || (who == source::LOCAL && id == entry.account) {
         return NOTHING;

@@ -41,7 +41,7 @@ struct Mutation {
 /// Variable with which the whole-system tests start the gate from another object.
 pub const GATE_OBJECT: &str = "PORTCULLIS_GATE_OBJECT";
 
-const MUTATIONS: [Mutation; 27] = [
+const MUTATIONS: [Mutation; 29] = [
     ledger("mutation-no-window", "failures leave the window"),
     ledger("mutation-no-reservation", "a guess that is out counts against the limit"),
     ledger("mutation-clear-on-pass", "only a confirmed pass clears"),
@@ -79,6 +79,8 @@ const MUTATIONS: [Mutation; 27] = [
     },
     ledger("mutation-one-scope", "a source is shut out of an account before it is locked for all"),
     module("mutation-keep-pair", "what was reserved for a guess that does not go on is returned"),
+    ledger("mutation-evict-tripped", "a flood of invented sources evicts no tripped one"),
+    ledger("mutation-pass-clears-all", "a logon clears the source's failures at that account alone"),
     module("mutation-no-wait", "a right guess waits for a free one"),
     module("mutation-skip-confirm", "a login that goes on clears the failures"),
     module("mutation-grant", "the module never grants"),

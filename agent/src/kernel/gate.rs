@@ -3,7 +3,7 @@
 //! Invariants: the gate is opened anew for each call, so a gate that was replaced is never called by its old number; an
 //! answer that is none is an error, never taken for a yes.
 
-use portcullis_common::abi::{Answer, Request, ask, op, verdict};
+use portcullis_common::abi::{Answer, Entry, Request, ask, op, outcome, verdict};
 use portcullis_common::client::Gate;
 use portcullis_common::ledger::Actor;
 
@@ -114,4 +114,61 @@ pub fn check(subject: impl Into<Subject>) -> Result<Answer, KernelError> {
 /// The gate does not answer.
 pub fn forget(subject: impl Into<Subject>) -> Result<Answer, KernelError> {
     call(&subject.into().request(op::FORGET))
+}
+
+/// Tells the gate of a logon that another program saw fail or succeed: counts for its source alone.
+///
+/// # Errors
+/// The gate does not answer.
+pub fn report(entry: Entry, result: u32) -> Result<Answer, KernelError> {
+    let mut request = Request::new(op::REPORT, entry.account);
+    request.entry = entry;
+    request.arg = result;
+    call(&request)
+}
+
+/// One whole attempt at an account that another program saw: counted for the account (and for the pair, where its class
+/// counts pairs) as well. A logon clears the failures, as one through PAM does.
+///
+/// # Errors
+/// The gate does not answer, or has no guess free just now.
+pub fn attempt(entry: Entry, result: u32) -> Result<Answer, KernelError> {
+    let mut account = Request::new(op::ADMIT, entry.account);
+    account.entry = entry;
+    account.flags = ask::LAST_TRY;
+    let mut pair = None;
+    let mut admitted = call(&account)?;
+    if admitted.verdict == verdict::PAIR {
+        let mut request = account;
+        request.flags = ask::LAST_TRY | ask::PAIR;
+        match call(&request) {
+            Ok(answer) if answer.verdict == verdict::ADMITTED => {
+                request.entry.token = answer.token;
+                pair = Some(request);
+            }
+            Ok(answer) => return Ok(answer),
+            // No room for the pair: the account's own limit holds.
+            Err(error) => log::debug!("{error}"),
+        }
+        account.flags = ask::LAST_TRY | ask::PAIRED;
+        admitted = call(&account)?;
+    }
+    account.entry.token = admitted.token;
+    let refused = admitted.verdict != verdict::ADMITTED;
+    let requests = pair.into_iter().chain((!refused).then_some(account));
+    let mut told = admitted;
+    for mut request in requests {
+        request.flags &= ask::PAIR;
+        request.op = op::RESOLVE;
+        request.arg = if refused { outcome::VOID } else { result };
+        let resolved = call(&request)?;
+        if !refused {
+            told = resolved;
+        }
+        if !refused && result == outcome::PASS {
+            request.op = op::CONFIRM;
+            told = call(&request)?;
+        }
+    }
+    Ok(told)
 }

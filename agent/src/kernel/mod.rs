@@ -8,6 +8,7 @@ pub mod gate;
 mod load;
 mod pins;
 mod ring;
+mod sources;
 mod tables;
 mod upgrade;
 
@@ -16,6 +17,7 @@ pub use load::{Loaded, OBJECT, load, load_if_missing};
 pub(crate) use load::{absent, raise_memlock};
 pub use pins::{PinState, gate_pinned, other_versions, pin_states, prepare, switched_off};
 pub use ring::EventRing;
+pub use sources::SourceTables;
 pub use tables::{Occupancy, Slice, Stats, TableRow, Tables};
 pub use upgrade::retire_predecessors;
 

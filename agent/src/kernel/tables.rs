@@ -19,7 +19,7 @@ use super::KernelError;
 use super::load::absent;
 
 /// Read a value under its spin lock.
-const BPF_F_LOCK: u64 = 4;
+pub(super) const BPF_F_LOCK: u64 = 4;
 
 /// Open handles of the pinned tables.
 pub struct Tables {
@@ -82,6 +82,12 @@ pub struct Stats {
     pub calls: [u64; 8],
     /// Calls by floor(log2(nanoseconds)).
     pub latency: [u64; 32],
+    /// Events of sources that found no place in their bucket.
+    pub no_source: u64,
+    /// Times a source tripped.
+    pub source_trips: u64,
+    /// Reports of other programs.
+    pub reports: u64,
     /// Nanoseconds of all calls together.
     pub latency_sum: u64,
 }
@@ -106,7 +112,10 @@ fn open(folder: &Path, name: &'static str) -> Result<MapData, KernelError> {
     MapData::from_pin(path).map_err(|source| KernelError::Table { what: "open", table: name, source })
 }
 
-fn hash<V: Pod>(folder: &Path, name: &'static str) -> Result<HashMap<MapData, u64, V>, KernelError> {
+pub(super) fn hash<V: Pod>(
+    folder: &Path,
+    name: &'static str,
+) -> Result<HashMap<MapData, u64, V>, KernelError> {
     HashMap::try_from(Map::HashMap(open(folder, name)?)).map_err(|source| KernelError::Table {
         what: "use",
         table: name,
@@ -114,7 +123,7 @@ fn hash<V: Pod>(folder: &Path, name: &'static str) -> Result<HashMap<MapData, u6
     })
 }
 
-fn array<V: Pod>(folder: &Path, name: &'static str) -> Result<Array<MapData, V>, KernelError> {
+pub(super) fn array<V: Pod>(folder: &Path, name: &'static str) -> Result<Array<MapData, V>, KernelError> {
     Array::try_from(Map::Array(open(folder, name)?)).map_err(|source| KernelError::Table {
         what: "use",
         table: name,
@@ -123,13 +132,13 @@ fn array<V: Pod>(folder: &Path, name: &'static str) -> Result<Array<MapData, V>,
 }
 
 /// A failed operation on a table.
-fn table(what: &'static str, table: &'static str) -> impl FnOnce(MapError) -> KernelError {
+pub(super) fn table(what: &'static str, table: &'static str) -> impl FnOnce(MapError) -> KernelError {
     move |source| KernelError::Table { what, table, source }
 }
 
 /// All keys of a hash table. Rows deleted meanwhile can make the kernel start over, so keys are collected once each and
 /// the walk is bounded.
-fn keys<V: Pod>(map: &HashMap<MapData, u64, V>, limit: u32) -> Result<BTreeSet<u64>, MapError> {
+pub(super) fn keys<V: Pod>(map: &HashMap<MapData, u64, V>, limit: u32) -> Result<BTreeSet<u64>, MapError> {
     let mut found = BTreeSet::new();
     for key in map.keys().take(4 * limit as usize) {
         found.insert(key?);
@@ -350,6 +359,9 @@ impl Tables {
             no_row: read(stat::NO_ROW)?,
             no_task: read(stat::NO_TASK)?,
             row_race: read(stat::ROW_RACE)?,
+            no_source: read(stat::NO_SOURCE)?,
+            source_trips: read(stat::SOURCE_TRIPS)?,
+            reports: read(stat::REPORTS)?,
             latency_sum: read(stat::LATENCY_SUM)?,
             ..Stats::default()
         };

@@ -14,6 +14,7 @@ use std::path::Path;
 
 use portcullis_common::abi::{self, Settings, Version, map};
 
+use super::sources::SourceTables;
 use super::tables::{Slice, Tables};
 use super::{KernelError, bpf, file, pins};
 
@@ -70,6 +71,7 @@ pub(super) fn take_over(old: &Version) -> Result<bool, KernelError> {
     before.set_settings(olds)?;
     calls_have_ended()?;
     tables.copy_counts(&before)?;
+    SourceTables::open()?.take_over(&SourceTables::open_in(Path::new(old.folder))?)?;
     if before.settings()?.frozen == 0 {
         return Err(KernelError::Gate {
             what: format!(
