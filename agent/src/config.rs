@@ -7,6 +7,7 @@
 //! * Classes are looked at in order: break-glass, root, the classes of the file, default; the first that matches counts.
 
 mod class;
+pub mod filter;
 mod host;
 mod problem;
 mod raw;
@@ -51,6 +52,8 @@ pub struct Config {
     pub root: Root,
     /// Where metrics are shown.
     pub metrics: Metrics,
+    /// The filter of packets.
+    pub filter: filter::Filter,
     /// The agent's own settings.
     pub agent: Agent,
     /// Classes, in order.

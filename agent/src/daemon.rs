@@ -22,6 +22,7 @@ use crate::config::{self, Config, ConfigError};
 use crate::engine::command::{Command, Handle};
 use crate::engine::{self, Engine, EngineError, Parts};
 use crate::exit::{self, Exit};
+use crate::filter;
 use crate::kernel::{self, KernelError, Loaded};
 use crate::logging;
 use crate::metrics::Metrics;
@@ -149,7 +150,9 @@ fn gate(arguments: &Arguments) -> Result<(), DaemonError> {
         other => other?,
     };
     let store = Store::open(&config.agent.store);
-    bring_up(&config, kernel::load(&object)?, &store)
+    bring_up(&config, kernel::load(&object)?, &store)?;
+    filter::task::bring_up(&config);
+    Ok(())
 }
 
 /// The eBPF object to load.
@@ -226,12 +229,15 @@ async fn work(path: PathBuf, config: Config, store: Store) -> Result<(), DaemonE
     let metrics = Arc::new(Metrics::default());
     let hub = Arc::new(Hub::default());
     let (handle, commands) = Handle::new();
-    let context = Context::new(handle.clone(), Arc::clone(&hub), Arc::clone(&metrics));
+    let (filter, filter_commands) = filter::Handle::new();
+    let context = Context::new(handle.clone(), filter.clone(), Arc::clone(&hub), Arc::clone(&metrics));
     let requests = socket(&config.agent.socket)?;
     let others = socket(callers::path())?;
     let listen = config.metrics.listen;
     let mut callers = tokio::spawn(callers::serve(others, Arc::clone(&metrics)));
-    let engine = Engine::new(Parts { path, config, store, metrics, hub })?;
+    let task = filter::task::Task::new(&config, filter.clone(), Arc::clone(&hub));
+    let mut filtering = tokio::spawn(task.run(filter_commands));
+    let engine = Engine::new(Parts { path, config, store, metrics, hub, filter: filter.clone() })?;
     let mut engine = tokio::spawn(engine.run(commands));
 
     if let Some(address) = listen {
@@ -271,12 +277,14 @@ async fn work(path: PathBuf, config: Config, store: Store) -> Result<(), DaemonE
                 result.map_err(EngineError::from)??;
                 return Err(DaemonError::Ended("the engine"));
             }
+            _ = &mut filtering => return Err(DaemonError::Ended("the filter")),
             _ = &mut api => return Err(DaemonError::Ended("the API")),
             _ = &mut callers => return Err(DaemonError::Ended("the callers' socket")),
         }
     }
     notify(&[sd_notify::NotifyState::Stopping]);
-    log::info!("stopping: locks stay, the gate goes on");
+    log::info!("stopping: locks and drops stay, gate and filter go on");
+    filter.stop().await;
     handle.stop().await;
     engine.await.map_err(EngineError::from)??;
     Ok(())

@@ -19,6 +19,8 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::api::drops::FilterView;
+use crate::filter::metrics::Collected;
 use crate::kernel::{Occupancy, Stats};
 use crate::unreachable::News;
 
@@ -73,6 +75,7 @@ pub struct Metrics {
     aside: Gauge,
     gate: Gauge,
     kernel: Arc<Kernel>,
+    filter: Arc<Collected>,
 }
 
 /// What the gate counted, as last read.
@@ -155,6 +158,8 @@ impl Default for Metrics {
         registry.register("build", "The version that runs", Info::new(version));
         let kernel = Arc::new(Kernel::default());
         registry.register_collector(Box::new(kernel.clone()));
+        let filter = Arc::new(Collected::default());
+        registry.register_collector(Box::new(filter.clone()));
         for kind in ["gate", "shadow"] {
             locks.get_or_create(&KindLabel { kind }).set(0);
         }
@@ -175,6 +180,7 @@ impl Default for Metrics {
             aside,
             gate,
             kernel,
+            filter,
         }
     }
 }
@@ -274,6 +280,11 @@ impl Metrics {
     /// Takes over how full the tables are.
     pub fn tables(&self, tables: Vec<Occupancy>) {
         *self.kernel.tables.lock().unwrap_or_else(PoisonError::into_inner) = tables;
+    }
+
+    /// Takes over how the filter is.
+    pub fn filter(&self, view: FilterView) {
+        self.filter.set(view);
     }
 
     /// The page.

@@ -10,6 +10,7 @@
 //! * File 0600, folder 0700: names, addresses and times of logons are nobody else's business.
 
 mod db;
+pub mod drops;
 mod open;
 mod pairs;
 

@@ -30,7 +30,12 @@ fn agent() -> Agent {
     let (handle, mut commands) = Handle::new();
     let asked = Arc::new(AtomicUsize::new(0));
     let hub = Arc::new(Hub::default());
-    let context = Context::new(handle, Arc::clone(&hub), Arc::new(Metrics::default()));
+    let context = Context::new(
+        handle,
+        portcullis_agent::filter::Handle::new().0,
+        Arc::clone(&hub),
+        Arc::new(Metrics::default()),
+    );
     let count = Arc::clone(&asked);
     tokio::spawn(async move {
         while let Some(command) = commands.recv().await {

@@ -3,6 +3,8 @@
 //! Invariants: root may ask everything, everybody else about his own account only (SO_PEERCRED); the TCP side is read
 //! only and knows two pages; whoever is not root cannot keep the engine busy.
 
+mod drop_routes;
+pub mod drops;
 pub mod hub;
 pub mod peer;
 pub mod view;
@@ -22,6 +24,7 @@ use tokio::sync::Semaphore;
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::engine::command::{Command, CommandError, Handle};
+use crate::filter::{self, FilterError};
 use crate::metrics::{self, Metrics};
 use hub::Hub;
 use peer::Peer;
@@ -35,6 +38,8 @@ const OTHERS: usize = 2;
 pub struct Context {
     /// The way to the engine.
     pub engine: Handle,
+    /// The way to the filter.
+    pub filter: filter::Handle,
     /// Events to look on.
     pub hub: Arc<Hub>,
     /// Counters.
@@ -45,8 +50,8 @@ pub struct Context {
 impl Context {
     /// A context for both servers.
     #[must_use]
-    pub fn new(engine: Handle, hub: Arc<Hub>, metrics: Arc<Metrics>) -> Self {
-        Self { engine, hub, metrics, others: Arc::new(Semaphore::new(OTHERS)) }
+    pub fn new(engine: Handle, filter: filter::Handle, hub: Arc<Hub>, metrics: Arc<Metrics>) -> Self {
+        Self { engine, filter, hub, metrics, others: Arc::new(Semaphore::new(OTHERS)) }
     }
 }
 
@@ -61,6 +66,8 @@ enum ApiError {
     Body(#[from] JsonRejection),
     #[error(transparent)]
     Engine(#[from] CommandError),
+    #[error(transparent)]
+    Filter(#[from] FilterError),
     #[error("the metrics page could not be written")]
     Page,
     #[error("no such page")]
@@ -78,9 +85,13 @@ impl IntoResponse for ApiError {
             Self::Engine(CommandError::NoSuchAccount(_)) | Self::NoPage => StatusCode::NOT_FOUND,
             Self::Engine(CommandError::Config(_)) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Engine(CommandError::Exempt(_) | CommandError::Monitor(_)) => StatusCode::CONFLICT,
-            Self::Engine(CommandError::Unavailable | CommandError::Gate(_)) => {
+            Self::Filter(FilterError::NotDropped(_)) => StatusCode::NOT_FOUND,
+            Self::Filter(FilterError::Refused { .. } | FilterError::Off) => StatusCode::CONFLICT,
+            Self::Filter(FilterError::Unavailable)
+            | Self::Engine(CommandError::Unavailable | CommandError::Gate(_)) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
+            Self::Filter(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Engine(CommandError::Failed(_)) | Self::Page => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
         };
@@ -103,6 +114,7 @@ pub fn socket(context: Context) -> Router {
         .route("/v1/reload", post(reload))
         .route("/v1/config", get(config))
         .route("/v1/metrics", get(socket_metrics))
+        .merge(drop_routes::routes())
         .fallback(async || ApiError::NoPage)
         .method_not_allowed_fallback(async || ApiError::Method)
         .with_state(context)
@@ -124,7 +136,9 @@ fn root(ConnectInfo(peer): &PeerInfo) -> Result<(), ApiError> {
 
 async fn status(State(context): State<Context>, from: PeerInfo) -> Answer {
     root(&from)?;
-    Ok(Json(context.engine.ask(Command::Status).await?).into_response())
+    let mut status = context.engine.ask(Command::Status).await?;
+    status.filter = context.filter.ask(filter::Command::Show).await.ok();
+    Ok(Json(status).into_response())
 }
 
 async fn accounts(State(context): State<Context>, from: PeerInfo) -> Answer {
@@ -224,6 +238,9 @@ async fn page(State(context): State<Context>) -> Answer {
     // Old numbers are better than none.
     if let Err(error) = context.engine.ask(Command::Scrape).await {
         log::debug!("metrics are not up to date: {error}");
+    }
+    if let Ok(view) = context.filter.ask(filter::Command::Show).await {
+        context.metrics.filter(view);
     }
     let page = context.metrics.page().map_err(|_| ApiError::Page)?;
     Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], page).into_response())

@@ -224,6 +224,9 @@ pub struct Status {
     pub store_set_aside: Vec<String>,
     /// Tables and their bounds.
     pub tables: Vec<Table>,
+    /// The filter; absent where nobody answers for it.
+    #[serde(default)]
+    pub filter: Option<super::drops::FilterView>,
 }
 
 /// An event, as streamed, logged and printed: one JSON object a line.

@@ -50,6 +50,7 @@ pub fn status() -> Result<Status, CliError> {
             .into_iter()
             .map(|table| Table { name: table.table.to_owned(), used: table.used, limit: table.limit })
             .collect(),
+        filter: None,
     })
 }
 

@@ -6,6 +6,8 @@
 
 pub mod client;
 mod direct;
+mod drops;
+mod session;
 mod show;
 mod table;
 
@@ -64,6 +66,16 @@ enum Verb {
     Explain {
         /// Name or uid; your own account without one.
         user: Option<OsString>,
+    },
+    /// Drop the packets of networks, until taken away or for a time.
+    Drop(drops::DropArguments),
+    /// Drop them no more.
+    Undrop(drops::UndropArguments),
+    /// What is dropped now; or dropped packets as they come.
+    Drops {
+        /// Show dropped packets as they come: samples, not all.
+        #[arg(long)]
+        follow: bool,
     },
     /// The last events, or new ones as they come.
     Events {
@@ -204,6 +216,9 @@ impl Context {
                 let answer: Explain = self.client.get(&format!("/v1/accounts/{uid}/explain")).await?;
                 self.print(&answer, |answer| show::explain(answer, Timestamp::now()))?;
             }
+            Verb::Drop(arguments) => return self.drop_nets(arguments).await,
+            Verb::Undrop(arguments) => return self.undrop(arguments).await,
+            Verb::Drops { follow } => self.drops(*follow).await?,
             Verb::Events { follow } => self.events(*follow).await?,
             Verb::Config { what: ConfigVerb::Check { file } } => return self.check(file),
             Verb::Config { what: ConfigVerb::Show } => self.config().await?,

@@ -5,6 +5,7 @@
 use jiff::Timestamp;
 
 use super::table::{Table, ago, local, span, until};
+use crate::api::drops::FilterView;
 use crate::api::view::{AccountRow, Actor, Done, Event, Explain, Lock, RuleView, Shadow, Status, Until};
 
 /// `portcullis status`.
@@ -42,6 +43,9 @@ pub fn status(status: &Status, now: Timestamp) -> String {
             format!("DAMAGED, PUT ASIDE: {file}; locks in it are not known any more, take it away"),
         );
     }
+    if let Some(filter) = &status.filter {
+        lines.extend(filter_lines(filter));
+    }
     let mut text = lines.join("\n");
     text.push('\n');
     if !status.tables.is_empty() {
@@ -53,6 +57,40 @@ pub fn status(status: &Status, now: Timestamp) -> String {
         text.push_str(&table.render());
     }
     text
+}
+
+/// The filter's lines of `portcullis status`.
+fn filter_lines(filter: &FilterView) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut line = |name: &str, value: String| lines.push(format!("{name:<14} {value}"));
+    if !filter.enabled {
+        line("filter", "off (filter.enabled)".to_owned());
+        return lines;
+    }
+    if let Some(why) = &filter.problem {
+        line("FILTER", format!("DOES NOT WORK: {why}"));
+    }
+    let places: Vec<String> = filter
+        .interfaces
+        .iter()
+        .filter_map(|place| Some(format!("{} ({})", place.name, place.hook.as_deref()?)))
+        .collect();
+    let places = if places.is_empty() { "no interface".to_owned() } else { places.join(", ") };
+    line("filter", format!("on {places}"));
+    for place in &filter.interfaces {
+        if let Some(problem) = &place.problem {
+            line("FILTER", format!("{}: {problem}", place.name));
+        }
+    }
+    if !filter.absent.is_empty() {
+        line("filter", format!("waits for {}", filter.absent.join(", ")));
+    }
+    let packets: u64 = filter.dropped.iter().map(|(_, count)| count).sum();
+    line("drops", format!("networks: {}, packets so far: {packets}", filter.drops));
+    if let Some(why) = &filter.store_problem {
+        line("DROPS", format!("NOT KEPT OVER A REBOOT: {why}"));
+    }
+    lines
 }
 
 /// `portcullis accounts`.

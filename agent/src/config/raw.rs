@@ -25,6 +25,8 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) metrics: Metrics,
     #[serde(default)]
+    pub(super) filter: Filter,
+    #[serde(default)]
     pub(super) agent: Agent,
 }
 
@@ -103,6 +105,18 @@ pub(super) struct Root {
 #[serde(deny_unknown_fields)]
 pub(super) struct Metrics {
     pub(super) listen: Item,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Filter {
+    pub(super) enabled: Item,
+    pub(super) interfaces: Item,
+    pub(super) xdp: Item,
+    pub(super) xdp_mode: Item,
+    pub(super) allow: Item,
+    pub(super) backend: Item,
+    pub(super) samples: Item,
 }
 
 #[derive(Debug, Default, Deserialize)]

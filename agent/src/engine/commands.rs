@@ -119,6 +119,7 @@ impl Engine {
                 .iter()
                 .map(|table| Table { name: table.table.to_owned(), used: table.used, limit: table.limit })
                 .collect(),
+            filter: None,
         })
     }
 
@@ -261,6 +262,9 @@ impl Engine {
             log::error!("the configuration stays as it was: {error}");
             return Ok(Err(CommandError::Failed(error.to_string())));
         }
+        // It says in the log, and to who looks at the status, what it cannot do.
+        let (filter, config) = (self.filter.clone(), Box::new(self.config.clone()));
+        tokio::spawn(async move { filter.ask(|reply| crate::filter::Command::Adopt(config, reply)).await });
         let generation = self.tables.settings()?.generation;
         let mut classes = Vec::new();
         for uid in self.policy.accounts().collect::<Vec<_>>() {
@@ -288,6 +292,7 @@ fn restart_needed(running: &Config, new: &Config) -> Vec<String> {
         default: _,
         root: _,
         classes: _,
+        filter: _,
     } = running;
     [
         (*listen != new.metrics.listen, "metrics.listen"),

@@ -90,6 +90,7 @@ pub struct Engine {
     names: Names,
     metrics: Arc<Metrics>,
     hub: Arc<Hub>,
+    filter: crate::filter::Handle,
     running: JoinSet<Finished>,
     /// Accounts with a shadow action under way, and the record of it.
     busy: HashMap<u32, actions::Under>,

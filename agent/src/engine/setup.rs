@@ -100,6 +100,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// Onlookers.
     pub hub: Arc<Hub>,
+    /// The way to the filter.
+    pub filter: crate::filter::Handle,
 }
 
 impl Engine {
@@ -108,7 +110,7 @@ impl Engine {
     /// # Errors
     /// The tables cannot be opened or a clock cannot be read.
     pub fn new(parts: Parts) -> Result<Self, EngineError> {
-        let Parts { path, config, store, metrics, hub } = parts;
+        let Parts { path, config, store, metrics, hub, filter } = parts;
         let tables = Tables::open()?;
         let shadow = shadow_of(&config, &store);
         let last_lost = tables.stats()?.lost_events;
@@ -127,6 +129,7 @@ impl Engine {
             names: Names::default(),
             metrics,
             hub,
+            filter,
             running: JoinSet::new(),
             busy: HashMap::new(),
             passwd: Arc::new(Semaphore::new(PASSWD)),

@@ -3,13 +3,18 @@
 //! Invariants: the filter's task owns the kernel's table, so every question goes through one bounded queue; an asker that
 //! went away changes nothing.
 
-use tokio::sync::{mpsc, oneshot};
+use std::sync::Arc;
+
+use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::{Given, Held, Lease, Net};
+use crate::api::drops::{FilterView, SampleView};
 use crate::config::Config;
 
 /// Requests that may wait.
 pub const QUEUE: usize = 256;
+/// Samples a reader may be behind.
+const BEHIND: usize = 1_024;
 
 /// Why the filter did not do it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -62,6 +67,15 @@ pub enum FilterError {
     Unavailable,
 }
 
+/// Who asks for a drop.
+#[derive(Debug, Clone, Default)]
+pub struct Asker {
+    /// What only cuts off is no reason to refuse.
+    pub force: bool,
+    /// Where his sessions come from.
+    pub sessions: Vec<std::net::IpAddr>,
+}
+
 /// Where an answer goes.
 pub type Reply<T> = oneshot::Sender<T>;
 
@@ -74,6 +88,8 @@ pub enum Command {
         leases: Vec<Lease>,
         /// Whether one refusal refuses all.
         all_or_none: bool,
+        /// Who asks.
+        asker: Asker,
         /// Answered when each was read back.
         reply: Reply<Vec<Result<Given, FilterError>>>,
     },
@@ -86,6 +102,8 @@ pub enum Command {
     },
     /// What is dropped now.
     List(Reply<Result<Vec<Held>, FilterError>>),
+    /// How things are.
+    Show(Reply<FilterView>),
     /// A new configuration is in effect.
     Adopt(Box<Config>, Reply<Result<(), FilterError>>),
     /// Finish and stop; nothing is let go.
@@ -96,6 +114,7 @@ pub enum Command {
 #[derive(Debug, Clone)]
 pub struct Handle {
     sender: mpsc::Sender<Command>,
+    samples: broadcast::Sender<Arc<SampleView>>,
 }
 
 impl Handle {
@@ -103,7 +122,19 @@ impl Handle {
     #[must_use]
     pub fn new() -> (Self, mpsc::Receiver<Command>) {
         let (sender, receiver) = mpsc::channel(QUEUE);
-        (Self { sender }, receiver)
+        (Self { sender, samples: broadcast::Sender::new(BEHIND) }, receiver)
+    }
+
+    /// Samples of dropped packets from now on.
+    #[must_use]
+    pub fn subscribe(&self) -> broadcast::Receiver<Arc<SampleView>> {
+        self.samples.subscribe()
+    }
+
+    /// Tells a sample to those who look on.
+    pub(super) fn tell(&self, sample: SampleView) {
+        // Nobody may be listening.
+        let _ = self.samples.send(Arc::new(sample));
     }
 
     /// Drops a source.
@@ -124,7 +155,20 @@ impl Handle {
         leases: Vec<Lease>,
         all_or_none: bool,
     ) -> Result<Vec<Result<Given, FilterError>>, FilterError> {
-        self.ask(|reply| Command::Give { leases, all_or_none, reply }).await
+        self.give_as(leases, all_or_none, Asker::default()).await
+    }
+
+    /// As [`Handle::give_all`], for somebody who may insist.
+    ///
+    /// # Errors
+    /// The filter does not answer any more.
+    pub async fn give_as(
+        &self,
+        leases: Vec<Lease>,
+        all_or_none: bool,
+        asker: Asker,
+    ) -> Result<Vec<Result<Given, FilterError>>, FilterError> {
+        self.ask(|reply| Command::Give { leases, all_or_none, asker, reply }).await
     }
 
     /// Drops a source no more. Returns what was held.

@@ -6,11 +6,21 @@
 //! Invariants: whoever asks never touches the kernel's table; a lease that is refused changes nothing; an allow-listed
 //! address is never dropped, whoever asks.
 
+pub mod attach;
+pub mod book;
 pub mod command;
+pub mod guard;
+pub mod links;
 pub mod load;
+pub mod metrics;
+pub mod netlink;
+pub mod samples;
+pub mod sockets;
 pub mod table;
+pub mod task;
+mod worker;
 
-pub use command::{Command, FilterError, Handle};
+pub use command::{Asker, Command, FilterError, Handle};
 pub use portcullis_common::filter::{Net, NetError};
 
 use std::fmt;
@@ -33,6 +43,9 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// All there are.
+    pub const ALL: [Self; 3] = [Self::Administrator, Self::Policy, Self::Reported];
+
     /// Its word in the store, the API and metrics.
     #[must_use]
     pub const fn word(self) -> &'static str {
@@ -46,7 +59,7 @@ impl Cause {
     /// The cause of a word.
     #[must_use]
     pub fn of(word: &str) -> Option<Self> {
-        [Self::Administrator, Self::Policy, Self::Reported].into_iter().find(|cause| cause.word() == word)
+        Self::ALL.into_iter().find(|cause| cause.word() == word)
     }
 }
 
@@ -91,6 +104,17 @@ pub struct Given {
     pub held: Held,
     /// Whether the network had a lease before.
     pub renewed: bool,
-    /// Established connections that were ended; none where the kernel cannot (CONFIG_INET_DIAG_DESTROY).
+    /// Established connections that the request ended, all of its leases together; none where the kernel cannot
+    /// (CONFIG_INET_DIAG_DESTROY).
     pub connections: Option<usize>,
+}
+
+/// A boot time as wall time, by both clocks of one moment; none: never.
+#[must_use]
+pub fn wall_time(until: Boot, boot: Boot, wall: Timestamp) -> Option<Timestamp> {
+    if until == Boot::NEVER {
+        return None;
+    }
+    let left = i64::try_from(until.0.saturating_sub(boot.0)).unwrap_or(i64::MAX);
+    Some(wall.checked_add(jiff::SignedDuration::from_nanos(left)).unwrap_or(Timestamp::MAX))
 }

@@ -70,7 +70,8 @@ pub fn start(folder: &Path) -> Agent {
     let (hub, metrics) = (Arc::new(Hub::default()), Arc::new(Metrics::default()));
     let events = hub.subscribe();
     let path = folder.join("portcullis.toml");
-    let parts = Parts { path, config, store, metrics: Arc::clone(&metrics), hub };
+    let filter = portcullis_agent::filter::Handle::new().0;
+    let parts = Parts { path, config, store, metrics: Arc::clone(&metrics), hub, filter };
     let task = tokio::spawn(Engine::new(parts).unwrap().run(commands));
     Agent { handle, events, metrics, task }
 }

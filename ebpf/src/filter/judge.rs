@@ -50,9 +50,7 @@ pub fn drops(data: &Data, kind: Kind, seen: &Seen) -> bool {
             let reason = u32::from(lease.reason) & u32::from(reason::END - 1);
             add(stat::DROPPED + reason, 1);
             add(stat::BYTES + reason, u64::from(seen.length));
-            if false {
-                sample::take(data, seen, &lease, now, settings.samples);
-            }
+            sample::take(data, seen, &lease, now, settings.samples);
             true
         }
     }

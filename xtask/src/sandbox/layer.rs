@@ -19,8 +19,21 @@ use std::process::Command;
 use std::time::Instant;
 
 /// Programs that the sandbox and the tests use.
-const PACKAGES: [&str; 10] =
-    ["openssh-server", "sudo", "cron", "pamtester", "sshpass", "curl", "passwd", "login", "procps", "vlock"];
+const PACKAGES: [&str; 13] = [
+    "openssh-server",
+    "sudo",
+    "cron",
+    "pamtester",
+    "sshpass",
+    "curl",
+    "passwd",
+    "login",
+    "procps",
+    "vlock",
+    "iputils-ping",
+    "nftables",
+    "nmap",
+];
 /// Runs in the layer's root, as process 1 of a pid namespace. $@: the packages.
 const SCRIPT: &str = r#"
 set -eu
