@@ -15,6 +15,7 @@
 
 mod account;
 mod policy;
+pub mod sources;
 
 pub use policy::Policy;
 
