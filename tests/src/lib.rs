@@ -5,6 +5,7 @@
 //! * [`books`]: what Portcullis has written down of a situation.
 //! * [`crowd`]: many su at once.
 //! * [`footprint`]: what a process holds, before and after.
+//! * [`frames`]: frames as they are, by a packet socket.
 //! * [`inside`]: runs a test in a throw-away system of its own.
 //! * [`ledger`]: what the gate has counted.
 //! * [`next`]: the ABI version to which tests upgrade.
@@ -16,6 +17,7 @@
 //! * [`su`]: the real su, step by step: prompt, password, verdict.
 //! * [`system`]: PAM stacks, counters, programs and the agent of the throw-away system.
 //! * [`terminal`]: a program on a terminal of its own.
+//! * [`wire`]: other hosts, behind veth pairs.
 //!
 //! Invariant: nothing here touches anything outside a sandbox.
 
@@ -24,6 +26,7 @@ pub mod bench;
 pub mod books;
 pub mod crowd;
 pub mod footprint;
+pub mod frames;
 pub mod inside;
 pub mod ledger;
 pub mod next;
@@ -35,6 +38,7 @@ pub mod stack;
 pub mod su;
 pub mod system;
 pub mod terminal;
+pub mod wire;
 
 use std::path::PathBuf;
 

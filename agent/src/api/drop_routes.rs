@@ -110,6 +110,7 @@ async fn give(
                 }
             }
             Err(error @ (FilterError::Off | FilterError::Unavailable)) => return Err(error.into()),
+            Err(FilterError::Spared(_)) => {}
             Err(error) => refused.push(Refused { index: *index, why: error.to_string() }),
         }
     }

@@ -91,6 +91,9 @@ impl Context {
         };
         let answer: DropAnswer = self.client.post("/v1/drops", &request).await?;
         self.print(&answer, given)?;
+        if arguments.all_or_none && answer.done == 0 && !answer.refused.is_empty() {
+            eprintln!("portcullis: nothing is dropped, as --all-or-none asks for, since:");
+        }
         self.refused(&answer, &lines, bad.len())
     }
 

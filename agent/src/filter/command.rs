@@ -30,6 +30,9 @@ pub enum FilterError {
         /// Why, and what to do.
         why: String,
     },
+    /// Another of the same request was refused, and all or none was asked for.
+    #[error("{0} is not dropped: another of the list is refused")]
+    Spared(Net),
     /// No such lease.
     #[error("{0} is not dropped: see `portcullis drops`")]
     NotDropped(Net),

@@ -274,11 +274,9 @@ impl Worker {
             };
             why.map(|why| FilterError::Refused { net: lease.net, why })
         };
-        if all_or_none && let Some(error) = leases.iter().find_map(refused) {
-            return Ok(leases
-                .iter()
-                .map(|lease| Err(refused(lease).unwrap_or_else(|| error.clone())))
-                .collect());
+        if all_or_none && leases.iter().any(|lease| refused(lease).is_some()) {
+            let answer = |lease: &Lease| Err(refused(lease).unwrap_or(FilterError::Spared(lease.net)));
+            return Ok(leases.iter().map(answer).collect());
         }
         let mut answers = Vec::with_capacity(leases.len());
         let mut done = Vec::new();
