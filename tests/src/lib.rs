@@ -2,6 +2,7 @@
 //!
 //! * [`agent`]: kills and starts it.
 //! * [`bench`]: what the module adds to one authentication.
+//! * [`bpf`]: what is done to the pins behind everybody's back.
 //! * [`books`]: what Portcullis has written down of a situation.
 //! * [`crowd`]: many su at once.
 //! * [`footprint`]: what a process holds, before and after.
@@ -24,6 +25,7 @@
 pub mod agent;
 pub mod bench;
 pub mod books;
+pub mod bpf;
 pub mod crowd;
 pub mod footprint;
 pub mod frames;

@@ -1,0 +1,145 @@
+//! bpf(2) by hand, for what a test does to the pins behind everybody's back: maps written to, a program that is no gate.
+
+use std::ffi::CString;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+use portcullis_common::abi::PIN_DIR;
+
+use crate::{Error, Result};
+
+const BPF_MAP_LOOKUP_ELEM: libc::c_int = 1;
+const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;
+const BPF_PROG_LOAD: libc::c_int = 5;
+const BPF_OBJ_PIN: libc::c_int = 6;
+const BPF_OBJ_GET: libc::c_int = 7;
+const BPF_PROG_TYPE_XDP: u32 = 6;
+
+/// A pinned map.
+#[derive(Debug)]
+pub struct Map(OwnedFd);
+
+/// The part of `union bpf_attr` for pins.
+#[repr(C)]
+struct Pin {
+    path: u64,
+    fd: u32,
+    flags: u32,
+}
+
+/// The part for elements.
+#[repr(C)]
+struct Element {
+    fd: u32,
+    pad: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// The part for programs.
+#[repr(C)]
+struct Load {
+    kind: u32,
+    count: u32,
+    instructions: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log: u64,
+    kernel: u32,
+    flags: u32,
+}
+
+impl Map {
+    /// Opens the pin of a map of the running gate; `name` is one of `abi::map`.
+    ///
+    /// # Errors
+    /// With the system's words.
+    pub fn open(name: &str) -> Result<Self> {
+        let path = text(&format!("{PIN_DIR}/{name}"))?;
+        let mut attr = Pin { path: path.as_ptr() as u64, fd: 0, flags: 0 };
+        call(BPF_OBJ_GET, &mut attr, name).map(Self)
+    }
+
+    /// The value of `key`.
+    ///
+    /// # Safety
+    /// `K` and `V` are integers, or records of integers without padding, of the sizes of the map.
+    ///
+    /// # Errors
+    /// With the system's words, also where there is none.
+    pub unsafe fn get<K, V: Default>(&self, key: &K) -> Result<V> {
+        let mut value = V::default();
+        let place = &raw mut value;
+        self.element(BPF_MAP_LOOKUP_ELEM, key, place as u64)?;
+        // SAFETY: written by the kernel at this very address; any bytes are a `V`.
+        Ok(unsafe { place.read_volatile() })
+    }
+
+    /// Sets the value of `key`.
+    ///
+    /// # Safety
+    /// As [`Map::get`].
+    ///
+    /// # Errors
+    /// With the system's words: E2BIG where the map is full.
+    pub unsafe fn set<K, V>(&self, key: &K, value: &V) -> Result<()> {
+        self.element(BPF_MAP_UPDATE_ELEM, key, std::ptr::from_ref(value) as u64)
+    }
+
+    fn element<K>(&self, command: libc::c_int, key: &K, value: u64) -> Result<()> {
+        let fd = self.0.as_raw_fd().cast_unsigned();
+        let mut attr = Element { fd, pad: 0, key: std::ptr::from_ref(key) as u64, value, flags: 0 };
+        bpf(command, &mut attr, "an element").map(drop)
+    }
+}
+
+/// Pins a program that says XDP_PASS to everything and writes no answer, in the place of `path`.
+///
+/// # Errors
+/// With the system's words.
+pub fn pin_what_is_no_gate(path: &str) -> Result<()> {
+    // r0 = 2; exit (linux/bpf_common.h: BPF_ALU64 | BPF_MOV | BPF_K, BPF_JMP | BPF_EXIT).
+    let instructions: [u64; 2] = [0x0000_0002_0000_00b7, 0x95];
+    let license = text("GPL")?;
+    let mut attr = Load {
+        kind: BPF_PROG_TYPE_XDP,
+        count: 2,
+        instructions: instructions.as_ptr() as u64,
+        license: license.as_ptr() as u64,
+        log_level: 0,
+        log_size: 0,
+        log: 0,
+        kernel: 0,
+        flags: 0,
+    };
+    let program = call(BPF_PROG_LOAD, &mut attr, "two instructions")?;
+    std::fs::remove_file(path).map_err(|error| answer(path, &error))?;
+    let place = text(path)?;
+    let mut attr = Pin { path: place.as_ptr() as u64, fd: program.as_raw_fd().cast_unsigned(), flags: 0 };
+    bpf(BPF_OBJ_PIN, &mut attr, path).map(drop)
+}
+
+fn text(text: &str) -> Result<CString> {
+    CString::new(text).map_err(|error| Error::Answer { program: text.into(), output: error.to_string() })
+}
+
+fn answer(what: &str, error: &impl ToString) -> Error {
+    Error::Answer { program: what.into(), output: error.to_string() }
+}
+
+/// [`bpf`], where the answer is a descriptor.
+fn call<T>(command: libc::c_int, attr: &mut T, what: &str) -> Result<OwnedFd> {
+    let fd = bpf(command, attr, what)?;
+    // SAFETY: these commands answer with a new descriptor, which is nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn bpf<T>(command: libc::c_int, attr: &mut T, what: &str) -> Result<i32> {
+    // SAFETY: `attr` is a prefix of `union bpf_attr` of the size given; what it points to outlives the call.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<T>()) };
+    i32::try_from(result)
+        .ok()
+        .filter(|result| *result >= 0)
+        .ok_or_else(|| answer(&format!("bpf({command}) for {what}"), &std::io::Error::last_os_error()))
+}
