@@ -313,3 +313,31 @@ fn socket(path: &Path) -> Result<UnixListener, DaemonError> {
     std::fs::set_permissions(path, Permissions::from_mode(0o666)).map_err(file("set the mode of", path))?;
     Ok(listener)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    const INSIDE: &str = "PORTCULLIS_TEST_PANIC";
+
+    #[test]
+    fn a_panic_in_a_task_ends_the_process() {
+        if std::env::var_os(INSIDE).is_some() {
+            end_on_panic();
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+            runtime.block_on(async {
+                let _ = tokio::spawn(async { panic!("half an agent") }).await;
+            });
+            // Not reached: the task took the process with it.
+            std::process::exit(0);
+        }
+        let status = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "daemon::tests::a_panic_in_a_task_ends_the_process", "--nocapture"])
+            .env(INSIDE, "1")
+            .status()
+            .unwrap();
+        assert_eq!(status.code(), Some(i32::from(Exit::Failure as u8)));
+    }
+}

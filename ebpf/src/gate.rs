@@ -177,6 +177,10 @@ fn call(packet: *mut Packet, op: u32, now: u64) {
                 Seen::nothing(verdict::AGAIN, 0)
             }
         },
+        None if (op == op::ADMIT || op == op::LOCK) && gone_again(packet) => {
+            add(stat::ROW_RACE, 1);
+            Seen::nothing(verdict::AGAIN, 0)
+        }
         None if op == op::ADMIT || op == op::LOCK => {
             add(stat::NO_ROW, 1);
             Seen::nothing(verdict::UNCOUNTED, 0)
@@ -262,8 +266,19 @@ fn find_or_make(
     if op != op::ADMIT && op != op::LOCK {
         return None;
     }
-    row::make(key, account, actor, packet);
+    let made = row::make(key, account, actor, packet);
+    // SAFETY: see `answer`; the answer is written later.
+    unsafe { (&raw mut (*packet).answer.flags).write_volatile(u32::from(made)) };
     row::find(key)
+}
+
+/// Whether `find_or_make` had made a row, or met another's: somebody deleted it at once.
+#[inline(always)]
+fn gone_again(packet: *const Packet) -> bool {
+    // SAFETY: see `answer`.
+    let place = unsafe { &raw const (*packet).answer.flags };
+    // SAFETY: a field of the packet, which is ours alone.
+    unsafe { place.read_volatile() != 0 }
 }
 
 #[inline(always)]

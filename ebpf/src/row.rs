@@ -10,6 +10,9 @@ use portcullis_common::{
 
 use crate::maps::{ACCOUNTS, PAIRS, UNKNOWN_NAMES};
 
+/// errno(3): the other one's row is there.
+const EEXIST: i32 = -17;
+
 /// `abi::Row` with the lock under the name by which the verifier knows it.
 #[repr(C)]
 pub struct KernelRow {
@@ -86,9 +89,10 @@ pub fn find(key: u64) -> Option<*mut KernelRow> {
 }
 
 /// Makes a row for `key` out of the packet's scratch row, which came zeroed from the caller. Whoever comes second
-/// finds the first one's. `actor`: of a pair, its source.
+/// finds the first one's. `actor`: of a pair, its source. Whether there was a row then, made or found: false where the
+/// table is full.
 #[inline(always)]
-pub fn make(key: u64, account: u64, actor: Actor, packet: *mut Packet) {
+pub fn make(key: u64, account: u64, actor: Actor, packet: *mut Packet) -> bool {
     // SAFETY: `packet` was checked against the end of the data by the entry point; helpers called since do not move it.
     let scratch = unsafe { &mut (*packet).row };
     scratch.key = key;
@@ -99,14 +103,14 @@ pub fn make(key: u64, account: u64, actor: Actor, packet: *mut Packet) {
     // SAFETY: the two types have the same layout (size asserted above; the kernel skips the lock when it copies).
     let row = unsafe { &*core::ptr::from_mut(scratch).cast::<KernelRow>() };
     let flags = u64::from(BPF_NOEXIST);
-    // An error shows as a missing row at the lookup that follows: table full, or the other one's row is there.
-    let _ = if unknown(key) {
+    let made = if unknown(key) {
         UNKNOWN_NAMES.insert(key, row, flags)
     } else if key & PAIR != 0 {
         PAIRS.insert(key, row, flags)
     } else {
         ACCOUNTS.insert(key, row, flags)
     };
+    !matches!(made, Err(error) if error != EEXIST)
 }
 
 /// Deletes the row of `key`, which the caller has marked dead under the lock.

@@ -119,3 +119,32 @@ pub unsafe extern "C" fn pam_sm_chauthtok(
         module::change::check(&pam, &options, expired)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    const INSIDE: &str = "PORTCULLIS_TEST_PANIC";
+
+    #[test]
+    fn a_panic_is_an_answer_and_shows_no_text() {
+        if std::env::var_os(INSIDE).is_some() {
+            let answers = [status::AUTH_ERR, status::PERM_DENIED, status::IGNORE]
+                .map(|otherwise| quietly(otherwise, || panic!("said to nobody")));
+            assert_eq!(answers, [status::AUTH_ERR, status::PERM_DENIED, status::IGNORE]);
+            return;
+        }
+        // In a process of its own: the hook is the whole process's.
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "ffi::tests::a_panic_is_an_answer_and_shows_no_text", "--nocapture"])
+            .env(INSIDE, "1")
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let text = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+        assert!(output.status.success() && text[0].contains("1 passed"), "{text:?}");
+        assert!(!text.concat().contains("said to nobody"), "{text:?}");
+    }
+}

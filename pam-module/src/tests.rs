@@ -36,6 +36,7 @@ struct Stage {
     log: RefCell<Vec<String>>,
     told: RefCell<Vec<String>>,
     kept: Cell<Option<u32>>,
+    trouble: Cell<bool>,
     stacked: bool,
     noted: RefCell<Vec<u8>>,
     listening: RefCell<Vec<Pending>>,
@@ -61,6 +62,7 @@ impl Stage {
             log: RefCell::default(),
             told: RefCell::default(),
             kept: Cell::default(),
+            trouble: Cell::default(),
             stacked: false,
             noted: RefCell::default(),
             listening: RefCell::default(),
@@ -112,6 +114,12 @@ impl World for Stage {
     }
     fn kept_account(&self) -> Option<u32> {
         self.kept.get()
+    }
+    fn keep_trouble(&self) {
+        self.trouble.set(true);
+    }
+    fn trouble_kept(&self) -> bool {
+        self.trouble.get()
     }
     fn arm(&self, attempt: Attempt) -> Result<(), c_int> {
         self.armed.borrow_mut().push(attempt);
@@ -195,7 +203,15 @@ fn busy_is_waited_for_within_bounds_and_the_last_try_says_so() {
 
 #[test]
 fn a_gate_that_is_being_replaced_is_waited_for_within_bounds() {
-    let moved = || answer(verdict::MOVED);
+    waited_for_within_bounds(|| answer(verdict::MOVED));
+}
+
+#[test]
+fn a_row_that_is_being_deleted_is_waited_for_within_bounds() {
+    waited_for_within_bounds(|| answer(verdict::AGAIN));
+}
+
+fn waited_for_within_bounds(moved: fn() -> Result<Answer, Error>) {
     let stage = Stage::new([moved(), moved(), answer(verdict::ADMITTED), moved(), answer(verdict::DONE)]);
     assert_eq!(authenticate(&stage), status::IGNORE);
     assert_eq!(stage.armed.borrow().len(), 1);
@@ -256,6 +272,32 @@ fn an_unreachable_gate_is_the_lines_choice() {
     assert_eq!(module::authenticate(&far, &deny), status::AUTH_ERR);
     let off = Stage { off: true, ..gone() };
     assert_eq!(module::authenticate(&off, &deny), status::IGNORE, "the word on the kernel command line");
+}
+
+#[test]
+fn the_account_phase_does_not_repeat_what_the_attempt_said() {
+    let gone = || Err(Error::Open(libc::ENOENT));
+    let stage = Stage { service: b"sshd", ..Stage::new([gone(), gone()]) };
+    assert_eq!(authenticate(&stage), status::IGNORE);
+    assert_eq!(module::account::account(&stage, &Options::default()), status::IGNORE);
+    assert_eq!((stage.log.borrow().len(), stage.noted.borrow().len()), (1, 1));
+    // A logon by a key has no attempt before it.
+    let stage = Stage { service: b"sshd", ..Stage::new([gone()]) };
+    assert_eq!(module::account::account(&stage, &Options::default()), status::IGNORE);
+    assert_eq!((stage.log.borrow().len(), stage.noted.borrow().len()), (1, 1));
+}
+
+#[test]
+fn a_broken_user_database_is_the_lines_choice() {
+    let broken = || Stage { uid: Err(libc::EIO), ..Stage::new([]) };
+    let deny = Options { on_error: OnError::Deny, ..Options::default() };
+    let stage = broken();
+    assert_eq!(authenticate(&stage), status::IGNORE);
+    assert!(stage.log.borrow()[0].contains("the user database failed: errno 5"), "{:?}", stage.log);
+    assert_eq!(*stage.noted.borrow(), [unreachable::IGNORED]);
+    let stage = broken();
+    assert_eq!(module::authenticate(&stage, &deny), status::AUTH_ERR);
+    assert_eq!(*stage.noted.borrow(), [unreachable::REFUSED]);
 }
 
 #[test]

@@ -67,12 +67,12 @@ pub trait World {
     fn switched_off(&self) -> bool;
     /// Asks the gate, or the agent over `link`, which stays open for the rest of the attempt.
     fn gate(&self, request: &Request, link: &mut Link) -> Result<Answer, Error>;
-    /// Asks; again and again, for up to [`REPLACED`], while the gate is being replaced.
+    /// Asks; again and again, for up to [`REPLACED`], while the gate is being replaced or the row deleted.
     fn settled(&self, request: &Request, link: &mut Link) -> Result<Answer, Error> {
         let mut waited = Duration::ZERO;
         loop {
             let answer = self.gate(request, link)?;
-            if answer.verdict != verdict::MOVED || waited >= REPLACED {
+            if !matches!(answer.verdict, verdict::MOVED | verdict::AGAIN) || waited >= REPLACED {
                 return Ok(answer);
             }
             self.sleep(PAUSE);
@@ -90,6 +90,10 @@ pub trait World {
     fn keep_account(&self, uid: u32);
     /// What [`World::keep_account`] kept; None on a handle that carried no attempt.
     fn kept_account(&self) -> Option<u32>;
+    /// Keeps on this handle that an attempt of it was decided without the gate, and told so.
+    fn keep_trouble(&self);
+    /// Whether [`World::keep_trouble`] did.
+    fn trouble_kept(&self) -> bool;
     /// Has `attempt` resolved when the stack ends. Err: the code of libpam.
     fn arm(&self, attempt: Attempt) -> Result<(), c_int>;
     /// Listens to the conversation (PAM_CONV) until the stack ends: `conversation::answered` decides about the first

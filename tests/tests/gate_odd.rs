@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use portcullis_common::abi::{
-    self, ABI, Detail, MAX_ACCOUNTS, MAX_TASKS, Request, Settings, map, op, outcome, source, stat, verdict,
+    self, ABI, Detail, MAX_ACCOUNTS, MAX_CLASSES, MAX_TASKS, Request, map, op, outcome, source, stat, verdict,
 };
 use portcullis_common::client::Gate;
+use portcullis_common::ledger::Rule;
 use portcullis_tests::bpf::Map;
 use portcullis_tests::inside::{Setup, enter};
 use portcullis_tests::ledger;
@@ -61,13 +62,13 @@ fn without_a_configuration_nothing_is_counted() {
     if !enter("without_a_configuration_nothing_is_counted", &quiet()) {
         return;
     }
-    let settings = Map::open(map::SETTINGS).unwrap();
-    // SAFETY: SETTINGS is an array of Settings, integers without padding.
-    let written: Settings = unsafe { settings.get(&0u32) }.unwrap();
-    // The other bank of rules, which nobody has written yet.
-    let none = Settings { generation: written.generation + 1, ..written };
-    // SAFETY: as above.
-    unsafe { settings.set(&0u32, &none) }.unwrap();
+    let classes = Map::open(map::CLASSES).unwrap();
+    // As the kernel makes the map: all zero.
+    let none = [0u64; size_of::<Rule>() / 8];
+    for class in 0..4 * MAX_CLASSES {
+        // SAFETY: CLASSES is an array of Rule, integers of that size.
+        unsafe { classes.set(&class, &none) }.unwrap();
+    }
     let answer = Gate::open().unwrap().call(&admit(JON)).unwrap();
     assert_eq!((answer.verdict, answer.token), (verdict::UNCOUNTED, 0));
     assert!(su::attempt(KON, "jon", &password("jon")).unwrap().let_in, "on_error=ignore");

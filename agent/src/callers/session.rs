@@ -126,7 +126,7 @@ impl Session {
             _ => {}
         }
         if request.op == op::ADMIT {
-            let waits = matches!(answer.verdict, verdict::BUSY | verdict::MOVED);
+            let waits = matches!(answer.verdict, verdict::BUSY | verdict::MOVED | verdict::AGAIN);
             let enough = matches!(answer.verdict, verdict::ADMITTED | verdict::UNCOUNTED);
             // One guess at the pair is good for one at the account, while that is asked for.
             self.paired = if at_pair { enough } else { self.paired && waits };

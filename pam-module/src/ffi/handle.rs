@@ -44,6 +44,8 @@ unsafe extern "C" {
 /// Name of what a handle keeps (pam_set_data(3)): the uid whose attempt it carries, plus one, as a pointer that points
 /// to nothing and needs no cleanup.
 const ACCOUNT: &CStr = c"portcullis_account";
+/// The same, 1: an attempt was decided without the gate.
+const TROUBLE: &CStr = c"portcullis_trouble";
 
 /// libpam and the system behind one handle.
 pub(super) struct Pam(pub(super) *mut PamHandle);
@@ -59,6 +61,20 @@ impl Pam {
         }
         // SAFETY: for the string items asked for here, a NUL-terminated string that libpam owns.
         unsafe { CStr::from_ptr(value.cast()) }.to_bytes().to_vec()
+    }
+
+    /// Keeps a number on the handle: the code of pam_set_data(3).
+    fn keep(&self, name: &CStr, value: usize) -> c_int {
+        // SAFETY: the handle is live, the name is copied, the value is never followed and has no cleanup.
+        unsafe { pam_set_data(self.0, name.as_ptr(), value as *mut c_void, None) }
+    }
+
+    /// What [`Pam::keep`] kept; 0: nothing.
+    fn kept(&self, name: &CStr) -> usize {
+        let mut value: *const c_void = null();
+        // SAFETY: the handle is live; `value` outlives the call.
+        let code = unsafe { pam_get_data(self.0, name.as_ptr(), &raw mut value) };
+        if code == status::SUCCESS { value as usize } else { 0 }
     }
 
     /// Has a secret entered, or finds it there (pam_get_authtok(3)).
@@ -210,9 +226,7 @@ impl World for Pam {
     }
 
     fn keep_account(&self, uid: u32) {
-        let value = (uid as usize).checked_add(1).unwrap_or_default();
-        // SAFETY: the handle is live, the name is copied, the value is never followed and has no cleanup.
-        let code = unsafe { pam_set_data(self.0, ACCOUNT.as_ptr(), value as *mut c_void, None) };
+        let code = self.keep(ACCOUNT, (uid as usize).checked_add(1).unwrap_or_default());
         if code != status::SUCCESS {
             self.log(
                 Level::Warning,
@@ -222,11 +236,16 @@ impl World for Pam {
     }
 
     fn kept_account(&self) -> Option<u32> {
-        let mut value: *const c_void = null();
-        // SAFETY: the handle is live; `value` outlives the call.
-        let code = unsafe { pam_get_data(self.0, ACCOUNT.as_ptr(), &raw mut value) };
-        let kept = if code == status::SUCCESS { value as usize } else { 0 };
-        kept.checked_sub(1).and_then(|uid| u32::try_from(uid).ok())
+        self.kept(ACCOUNT).checked_sub(1).and_then(|uid| u32::try_from(uid).ok())
+    }
+
+    fn keep_trouble(&self) {
+        // Not kept: it is said once more.
+        let _ = self.keep(TROUBLE, 1);
+    }
+
+    fn trouble_kept(&self) -> bool {
+        self.kept(TROUBLE) != 0
     }
 
     fn arm(&self, attempt: Attempt) -> Result<(), c_int> {

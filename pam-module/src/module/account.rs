@@ -4,7 +4,7 @@
 use libc::c_int;
 use portcullis_common::abi::{Request, ask, flag, op, verdict};
 
-use super::trouble::{Trouble, unreachable_gate};
+use super::trouble::{Trouble, unreachable_gate_after};
 use super::{LOCKED, LOCKED_HERE, reserve, who};
 use crate::options::Options;
 use crate::status;
@@ -45,7 +45,7 @@ pub fn account(world: &impl World, options: &Options) -> c_int {
     let uid = match world.uid(&user) {
         Ok(Some(uid)) => uid,
         Ok(None) => return status::IGNORE,
-        Err(errno) => return unreachable_gate(world, options, &user, &Trouble::Users(errno)),
+        Err(errno) => return unreachable_gate_after(world, options, &user, &Trouble::Users(errno)),
     };
     let mut request = Request::new(op::CHECK, u64::from(uid));
     request.flags = ask::LOGON;
@@ -64,7 +64,7 @@ pub fn account(world: &impl World, options: &Options) -> c_int {
             }
             status::PERM_DENIED
         }
-        Ok(answer) => unreachable_gate(world, options, &user, &Trouble::Verdict(answer.verdict)),
-        Err(error) => unreachable_gate(world, options, &user, &Trouble::Gate(error)),
+        Ok(answer) => unreachable_gate_after(world, options, &user, &Trouble::Verdict(answer.verdict)),
+        Err(error) => unreachable_gate_after(world, options, &user, &Trouble::Gate(error)),
     }
 }

@@ -93,8 +93,8 @@ pub fn ask_both(world: &impl World, request: &Request) -> Result<Answer, Error> 
     Ok(if at_pair.refuses() { at_pair } else { answer })
 }
 
-/// Asks for a reservation until there is one, the row is locked, or the wait is over: for others' guesses to end, or for
-/// a gate that is being replaced.
+/// Asks for a reservation until there is one, the row is locked, or the wait is over: for others' guesses to end, for a
+/// gate that is being replaced, or for a row that is being deleted.
 fn admit(
     world: &impl World,
     request: &mut Request,
@@ -109,7 +109,7 @@ fn admit(
             request.flags |= ask::LAST_TRY;
         }
         let answer = world.gate(request, link)?;
-        if !matches!(answer.verdict, verdict::BUSY | verdict::MOVED)
+        if !matches!(answer.verdict, verdict::BUSY | verdict::MOVED | verdict::AGAIN)
             || waiting.waited >= waiting.most
             || cfg!(feature = "mutation-no-wait")
         {

@@ -38,6 +38,7 @@ impl std::fmt::Display for Trouble {
             Self::Users(errno) => write!(f, "the user database failed: errno {errno}"),
             Self::Gate(error) => write!(f, "{error}"),
             Self::Verdict(verdict::MOVED) => write!(f, "the gate is being replaced"),
+            Self::Verdict(verdict::AGAIN) => write!(f, "the account's row kept being deleted under the call"),
             Self::Verdict(verdict::UNCOUNTED) => {
                 write!(
                     f,
@@ -53,11 +54,38 @@ impl std::fmt::Display for Trouble {
     }
 }
 
-/// The documented choice of fail-open or fail-closed.
+/// The documented choice of fail-open or fail-closed, logged and counted.
 pub fn unreachable_gate(world: &impl World, options: &Options, user: &[u8], trouble: &Trouble) -> c_int {
+    decide(world, options, user, trouble, |level, why, what| {
+        world.log(level, &format!("attempt {why}: {trouble}"));
+        world.note(what);
+        world.keep_trouble();
+    })
+}
+
+/// The same in the account phase, which follows on an attempt: what was said and counted there is not said again.
+pub fn unreachable_gate_after(
+    world: &impl World,
+    options: &Options,
+    user: &[u8],
+    trouble: &Trouble,
+) -> c_int {
+    if world.trouble_kept() {
+        decide(world, options, user, trouble, |_, _, _| {})
+    } else {
+        unreachable_gate(world, options, user, trouble)
+    }
+}
+
+fn decide(
+    world: &impl World,
+    options: &Options,
+    user: &[u8],
+    trouble: &Trouble,
+    tell: impl Fn(Level, &str, u8),
+) -> c_int {
     if trouble.is_callers() && !cfg!(feature = "mutation-open-on-exhaustion") {
-        world.log(Level::Error, &format!("attempt refused (the caller may have caused this): {trouble}"));
-        world.note(unreachable::REFUSED);
+        tell(Level::Error, "refused (the caller may have caused this)", unreachable::REFUSED);
         return status::AUTH_ERR;
     }
     if world.switched_off() && !cfg!(feature = "mutation-ignore-off-word") {
@@ -66,18 +94,15 @@ pub fn unreachable_gate(world: &impl World, options: &Options, user: &[u8], trou
     let local_root = || world.rhost().is_empty() && matches!(world.uid(user), Ok(Some(0)));
     match options.on_error {
         OnError::Ignore => {
-            world.log(Level::Warning, &format!("attempt not counted (on_error=ignore): {trouble}"));
-            world.note(unreachable::IGNORED);
+            tell(Level::Warning, "not counted (on_error=ignore)", unreachable::IGNORED);
             status::IGNORE
         }
         OnError::Deny if local_root() => {
-            world.log(Level::Warning, &format!("attempt not counted (root on a local terminal): {trouble}"));
-            world.note(unreachable::IGNORED);
+            tell(Level::Warning, "not counted (root on a local terminal)", unreachable::IGNORED);
             status::IGNORE
         }
         OnError::Deny => {
-            world.log(Level::Error, &format!("attempt refused (on_error=deny): {trouble}"));
-            world.note(unreachable::REFUSED);
+            tell(Level::Error, "refused (on_error=deny)", unreachable::REFUSED);
             world.fail_delay(REFUSAL_DELAY);
             status::AUTH_ERR
         }
