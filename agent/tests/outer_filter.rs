@@ -9,12 +9,17 @@ use std::cell::RefCell;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use aya::programs::{TestRun, TestRunOptions};
+use aya::programs::tc::{NlOptions, TcAttachOptions, TcHandle};
+use aya::programs::{TcAttachType, TestRun, TestRunOptions};
 use bpffs::with_bpffs;
 use filter_model::{Entry, Model, Step, story};
 use portcullis_agent::clock;
+use portcullis_agent::config::filter::Filter;
+use portcullis_agent::filter::attach::{self, Hook, Places};
 use portcullis_agent::filter::load::{self, Programs};
 use portcullis_agent::filter::table::Table;
+use portcullis_agent::filter::{links, task};
+use portcullis_agent::store::drops::{DropStore, StoredDrop};
 use portcullis_common::filter::{FILTER_DIR, Lease, Net, reason, stat};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -198,6 +203,106 @@ fn pins_of_the_filter_are_roots_alone_and_outlive_a_second_load() {
         fs::rename(format!("{FILTER_DIR}/FILTER_PACE"), format!("{FILTER_DIR}/FILTER_STATS")).unwrap();
         let error = load::load(load::OBJECT).err().unwrap().to_string();
         assert!(error.contains("FILTER_STATS is none of this version's"), "{error}");
+    });
+}
+
+/// A file system and a network of one's own.
+fn with_network(test: impl FnOnce() + Send + 'static) {
+    with_bpffs(|| {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+        test();
+    });
+}
+
+fn run(line: &str) -> String {
+    let mut words = line.split(' ');
+    let output = std::process::Command::new(words.next().unwrap()).args(words).output().unwrap();
+    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn before_tcx_the_filter_hangs_on_clsact_and_leaves_others_alone() {
+    with_network(|| {
+        run("ip link add v0 type veth peer name v1");
+        run("tc qdisc add dev v0 clsact");
+        let mut others = load::load(load::OBJECT).unwrap();
+        let mut foreign = |priority| {
+            let options = NlOptions { priority, handle: TcHandle::new(0, 0x706f), classid: None };
+            let program = others.classifier(load::RAW).unwrap();
+            let options = TcAttachOptions::Netlink(options);
+            program.attach_with_options("v0", TcAttachType::Ingress, options).unwrap();
+        };
+        foreign(7);
+        let config = Filter { enabled: true, ..Filter::default() };
+        let hooks = |places: &Places| places.all().map(|(_, place)| place.hook).collect::<Vec<_>>();
+        let ours = || run("tc filter show dev v0 ingress").matches(load::TC).count();
+        for _ in 0..2 {
+            // The second time as an agent that starts again does it.
+            let mut programs = load::load(load::OBJECT).unwrap();
+            let mut places = Places::by(false);
+            places.follow(&mut programs, &config, &links::list().unwrap(), true).unwrap();
+            assert_eq!(hooks(&places), [Some(Hook::Clsact); 2], "{places:?}");
+            drop(programs);
+            assert_eq!(ours(), 1, "{}", run("tc filter show dev v0 ingress"));
+        }
+        attach::let_go().unwrap();
+        assert_eq!(ours(), 0);
+        assert!(run("tc filter show dev v0 ingress").contains(load::RAW), "somebody else's is gone");
+        foreign(1);
+        let mut programs = load::load(load::OBJECT).unwrap();
+        let mut places = Places::by(false);
+        places.follow(&mut programs, &config, &links::list().unwrap(), true).unwrap();
+        let place = places.all().find(|(_, place)| place.name == "v0").unwrap().1.clone();
+        assert!(place.hook.is_none() && place.problem.is_some(), "{place:?}");
+    });
+}
+
+#[test]
+fn the_store_gives_drops_back_with_what_is_left_of_their_time() {
+    with_network(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("portcullis.toml");
+        let store = folder.path().join("portcullis.db");
+        let text = format!(
+            "break_glass = false\n[filter]\nenabled = true\nallow = [\"192.0.2.9/32\"]\n[agent]\nstore = \"{}\"\n",
+            store.display()
+        );
+        fs::write(&file, text).unwrap();
+        let config = portcullis_agent::config::load(&file).unwrap().config;
+        drop(portcullis_agent::store::Store::open(&store));
+        let now = jiff::Timestamp::now();
+        let hours = |hours| now + jiff::SignedDuration::from_hours(hours);
+        let stored = |net: &str, since, until| StoredDrop {
+            net: net.to_owned(),
+            since,
+            until,
+            ports: vec![22],
+            cause: "policy".to_owned(),
+            reason: "kept".to_owned(),
+            rule: 7,
+        };
+        DropStore::open(&store).set(&[
+            stored("192.0.2.1", hours(-1), Some(hours(1))),
+            stored("192.0.2.2", hours(-2), Some(hours(-1))),
+            stored("192.0.2.0/24", hours(-1), None),
+            // The clock was set back meanwhile.
+            stored("2001:db8::/64", hours(5), Some(hours(6))),
+        ]);
+        task::bring_up(&config);
+        let table = Table::open().unwrap();
+        let held = |net: &str| table.get(net.parse().unwrap()).unwrap();
+        let boot = clock::boot().unwrap().0;
+        let left = |net: &str| (held(net).unwrap().until - boot) / 1_000_000_000;
+        assert!((3_590..=3_600).contains(&left("192.0.2.1")), "{}", left("192.0.2.1"));
+        assert!((3_590..=3_600).contains(&left("2001:db8::/64")), "never longer than it was given for");
+        assert_eq!(held("192.0.2.2"), None, "its time is over");
+        assert_eq!(held("192.0.2.0/24").unwrap().until, u64::MAX);
+        let lease = held("192.0.2.1").unwrap();
+        assert_eq!((lease.ports, lease.rule, lease.reason), ([22, 0, 0, 0], 7, reason::POLICY));
+        assert!(table.allowed().unwrap().contains(&"192.0.2.9".parse().unwrap()));
+        let nets: Vec<String> = DropStore::open(&store).all().into_iter().map(|drop| drop.net).collect();
+        assert_eq!(nets.len(), 3, "{nets:?}");
     });
 }
 

@@ -41,7 +41,7 @@ struct Mutation {
 /// Variable with which the whole-system tests start the gate from another object.
 pub const GATE_OBJECT: &str = "PORTCULLIS_GATE_OBJECT";
 
-const MUTATIONS: [Mutation; 29] = [
+const MUTATIONS: [Mutation; 30] = [
     ledger("mutation-no-window", "failures leave the window"),
     ledger("mutation-no-reservation", "a guess that is out counts against the limit"),
     ledger("mutation-clear-on-pass", "only a confirmed pass clears"),
@@ -92,6 +92,7 @@ const MUTATIONS: [Mutation; 29] = [
     agent("mutation-no-escape", "nothing from outside is written unescaped"),
     agent("mutation-forget-locks", "locks outlive the gate"),
     agent("mutation-no-break-glass", "nothing enforces without a word about break_glass"),
+    agent("mutation-forget-drops", "drops outlive a reboot"),
     ledger("mutation-drop-allowed", "an allow-listed address is never dropped"),
     ledger("mutation-longest-only", "a lease that ended hides none behind it"),
     ledger("mutation-no-lease-end", "a drop is a lease, which ends in the kernel itself"),

@@ -73,6 +73,12 @@ checks! {
     Agent = "agent", Warning;
     /// The agent's store.
     Store = "store", Error;
+    /// The filter drops what it is told to.
+    Filter = "filter", Error;
+    /// It hangs on every interface that the configuration wants.
+    FilterInterface = "filter-interface", Warning;
+    /// Drops are kept over a reboot.
+    FilterStore = "filter-store", Warning;
     /// Our auth line guards what is behind it.
     AuthLine = "auth-line", Error;
     /// The service asks for no secret.

@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::finding::{Check, Finding};
 use super::root::Root;
 use super::users::Users;
+use crate::api::drops::FilterView;
 use crate::api::view::Status;
 use crate::cli::client::Client;
 use crate::config::{self, BreakGlass, Config, Host};
@@ -87,12 +88,70 @@ pub async fn agent(client: &Client) -> Vec<Finding> {
         Some(why) => Finding::of(Check::Store, format!("in memory only: {}", one_line(why)))
             .next("repair it as docs/failure-modes.md says, then restart portcullisd"),
     };
-    vec![Finding::ok(Check::Agent, format!("answers{pid}")), store]
+    let mut findings = vec![Finding::ok(Check::Agent, format!("answers{pid}")), store];
+    findings.extend(status.filter.iter().flat_map(filter));
+    findings
+}
+
+/// How the filter is, where the configuration has it.
+fn filter(view: &FilterView) -> Vec<Finding> {
+    if !view.enabled {
+        return vec![Finding::ok(Check::Filter, "off, as configured: no packet is dropped")];
+    }
+    let mut findings = Vec::new();
+    findings.push(match &view.problem {
+        None => Finding::ok(Check::Filter, format!("works, networks dropped: {}", view.drops)),
+        Some(why) => Finding::of(Check::Filter, format!("nothing is dropped: {}", one_line(why)))
+            .next("see docs/filter.md for what it needs, then restart portcullisd"),
+    });
+    for place in &view.interfaces {
+        let hook = place.hook.as_deref().unwrap_or("not filtered");
+        findings.push(match &place.problem {
+            None => Finding::ok(Check::FilterInterface, hook).at(&place.name),
+            Some(why) => Finding::of(Check::FilterInterface, format!("{hook}: {}", one_line(why)))
+                .at(&place.name)
+                .next("see docs/filter.md, or leave it out of filter.xdp or filter.interfaces"),
+        });
+    }
+    for name in &view.absent {
+        findings.push(
+            Finding::of(Check::FilterInterface, "not there: it is filtered as soon as it comes")
+                .at(name)
+                .next("correct its name in [filter], if it is another"),
+        );
+    }
+    if let Some(why) = &view.store_problem {
+        findings.push(
+            Finding::of(Check::FilterStore, format!("drops end with the next reboot: {}", one_line(why)))
+                .next("repair the store as docs/failure-modes.md says, then restart portcullisd"),
+        );
+    }
+    findings
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::drops::PlaceView;
+
+    #[test]
+    fn the_filters_faults_are_found() {
+        let place = |name: &str, problem: Option<&str>| PlaceView {
+            name: name.to_owned(),
+            hook: problem.is_none().then(|| "tcx".to_owned()),
+            problem: problem.map(str::to_owned),
+        };
+        let mut view = FilterView { enabled: true, ..FilterView::default() };
+        view.interfaces = vec![place("eth0", None), place("ib0", Some("not filtered: odd"))];
+        view.absent = vec!["eth9".to_owned()];
+        view.problem = Some("the verifier\nsays no".to_owned());
+        view.store_problem = Some("read-only".to_owned());
+        let bad: Vec<Check> =
+            filter(&view).iter().filter(|found| found.next.is_some()).map(|found| found.check).collect();
+        let place = Check::FilterInterface;
+        assert_eq!(bad, [Check::Filter, place, place, Check::FilterStore]);
+        assert!(filter(&FilterView::default()).iter().all(|found| found.next.is_none()));
+    }
 
     #[test]
     fn dates_of_shadow_are_told() {

@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use aya::programs::links::{FdLink, PinnedLink};
-use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact};
+use aya::programs::tc::{
+    NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact,
+};
 use aya::programs::xdp::XdpLink;
 use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, XdpMode as AyaMode, loaded_programs};
 use aya::util::KernelVersion;
@@ -66,9 +68,17 @@ pub struct Place {
 }
 
 /// All interfaces that are to be filtered, by index.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Places {
     places: BTreeMap<u32, Place>,
+    /// Whether the kernel has tcx.
+    tcx: bool,
+}
+
+impl Default for Places {
+    fn default() -> Self {
+        Self::by(KernelVersion::current().is_ok_and(|kernel| kernel >= TCX))
+    }
 }
 
 fn pin(kind: &str, index: u32) -> PathBuf {
@@ -80,6 +90,12 @@ fn words<E: std::error::Error + 'static>(error: E) -> String {
 }
 
 impl Places {
+    /// None yet. `tcx`: whether classifiers are attached by links, as from Linux 6.6 on.
+    #[must_use]
+    pub const fn by(tcx: bool) -> Self {
+        Self { places: BTreeMap::new(), tcx }
+    }
+
     /// The interfaces.
     pub fn all(&self) -> impl Iterator<Item = (u32, &Place)> {
         self.places.iter().map(|(index, place)| (*index, place))
@@ -102,7 +118,7 @@ impl Places {
             let old = before.get(&interface.index).filter(|_| !fresh);
             let place = match old {
                 Some(place) if place.name == interface.name && place.problem.is_none() => place.clone(),
-                _ => place(programs, config, interface),
+                _ => place(programs, config, interface, self.tcx),
             };
             if old != Some(&place) {
                 match (&place.hook, &place.problem) {
@@ -167,7 +183,7 @@ fn pins() -> Result<Vec<(&'static str, u32, PathBuf)>, FilterError> {
 }
 
 /// Attaches to one interface, as well as can be.
-fn place(programs: &mut Programs, config: &Filter, interface: &Interface) -> Place {
+fn place(programs: &mut Programs, config: &Filter, interface: &Interface, by_link: bool) -> Place {
     let name = interface.name.clone();
     let mut problem = None;
     if config.xdp.contains(&name) {
@@ -176,13 +192,13 @@ fn place(programs: &mut Programs, config: &Filter, interface: &Interface) -> Pla
             Err(why) => problem = Some(format!("no XDP, the classifier is used: {why}")),
         }
     }
-    match classifier(programs, interface) {
+    match classifier(programs, interface, by_link) {
         Ok(hook) => Place { name, hook: Some(hook), problem },
         Err(why) => Place { name, hook: None, problem: Some(format!("not filtered: {why}")) },
     }
 }
 
-fn classifier(programs: &mut Programs, interface: &Interface) -> Result<Hook, String> {
+fn classifier(programs: &mut Programs, interface: &Interface, by_link: bool) -> Result<Hook, String> {
     let program = match interface.link {
         Link::Ethernet => TC,
         Link::Raw => RAW,
@@ -190,8 +206,7 @@ fn classifier(programs: &mut Programs, interface: &Interface) -> Result<Hook, St
         Link::Other(kind) => return Err(format!("packets of its kind (ARPHRD {kind}) are not read")),
     };
     let program = programs.classifier(program).map_err(words)?;
-    let kernel = KernelVersion::current().map_err(words)?;
-    if kernel < TCX { clsact(program, interface) } else { tcx(program, interface) }
+    if by_link { tcx(program, interface) } else { clsact(program, interface) }
 }
 
 fn tcx(program: &mut SchedClassifier, interface: &Interface) -> Result<Hook, String> {
@@ -225,7 +240,9 @@ fn clsact(program: &mut SchedClassifier, interface: &Interface) -> Result<Hook, 
     let path = pin("clsact", interface.index);
     let ours = path.exists();
     match qdisc_add_clsact(&interface.name) {
-        Ok(()) | Err(aya::programs::tc::TcError::AlreadyAttached) => {}
+        Ok(()) => {}
+        // The qdisc is there already, ours or somebody else's.
+        Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EEXIST) => {}
         Err(error) => return Err(words(error)),
     }
     let id = if ours {

@@ -406,6 +406,14 @@ impl Worker {
         std::time::Duration::from_nanos(left).min(most)
     }
 
+    /// Says when the pins were taken away: that is a way to stop it, so it is not loaded again.
+    fn gone(&self) -> Option<String> {
+        let gone = self.loaded.is_some() && std::fs::symlink_metadata(filter::FILTER_DIR).is_err();
+        gone.then(|| {
+            "its pins were taken away, nothing is dropped: restart portcullisd to load it again".to_owned()
+        })
+    }
+
     /// Name of an interface.
     pub(super) fn name_of(&self, index: u32) -> Option<&str> {
         self.names.iter().find(|other| other.index == index).map(|other| other.name.as_str())
@@ -427,7 +435,7 @@ impl Worker {
         absent.dedup();
         FilterView {
             enabled: self.config.enabled,
-            problem: self.problem.clone(),
+            problem: self.problem.clone().or_else(|| self.gone()),
             interfaces: self
                 .places
                 .all()
