@@ -236,7 +236,7 @@ fn before_tcx_the_filter_hangs_on_clsact_and_leaves_others_alone() {
         foreign(7);
         let config = Filter { enabled: true, ..Filter::default() };
         let hooks = |places: &Places| places.all().map(|(_, place)| place.hook).collect::<Vec<_>>();
-        let ours = || run("tc filter show dev v0 ingress").matches(load::TC).count();
+        let ours = || run("tc filter show dev v0 ingress").matches("name filter_tc").count();
         for _ in 0..2 {
             // The second time as an agent that starts again does it.
             let mut programs = load::load(load::OBJECT).unwrap();
