@@ -7,6 +7,7 @@
 //! * [`filter`]: the verdict about a packet, and its records.
 //! * [`client`] (feature `client`): calls the pinned gate with `bpf(2)`; [`link`]: by the agent's socket where that is
 //!   not allowed.
+//! * [`services`]: where a locked account is refused in the account phase.
 //! * [`pair`]: the key of an account as one source sees it.
 //!
 //! Invariants: no allocation, no clock, no panic; the ledger compiles for `bpfel-unknown-none` without a single call.
@@ -22,4 +23,5 @@ pub mod link;
 pub mod pair;
 #[cfg(feature = "user")]
 mod pod;
+pub mod services;
 pub mod sources;

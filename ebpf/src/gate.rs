@@ -381,7 +381,7 @@ fn told(result: u32) -> u32 {
 
 #[inline(always)]
 fn frozen() -> bool {
-    SETTINGS.get(0).is_some_and(|settings| settings.frozen != 0)
+    !cfg!(feature = "mutation-no-freeze") && SETTINGS.get(0).is_some_and(|settings| settings.frozen != 0)
 }
 
 /// floor(log2(`ns`)), 0 to 31.

@@ -68,6 +68,14 @@ const MUTATIONS: [Mutation; 30] = [
             says: "killed guesses are still out",
         }]),
     },
+    Mutation {
+        feature: "mutation-no-freeze",
+        breaks: "there are never two live gates",
+        place: Place::Gate(&[Red {
+            test: "two_hundred_guesses_across_an_upgrade_never_exceed_deny",
+            says: "the old gate answered after the new one",
+        }]),
+    },
     ledger("mutation-lock-exempt", "exempt accounts are not locked"),
     Mutation {
         feature: "mutation-one-table",

@@ -4,32 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::auth;
 use super::finding::{Check, Finding};
+use portcullis_common::services::{is_logon, is_switch};
+
 use super::pam::load::{Handler, Kind, OTHER, Stacks, What, service};
 use super::pam::modules::{Nature, nature};
 use super::pam::walk::{Passed, Role, walk};
 use super::words;
 
-/// Services whose account phase our line refuses in, as pam_portcullis has them.
-pub const LOGONS: [&str; 18] = [
-    "sshd",
-    "login",
-    "remote",
-    "rlogin",
-    "rsh",
-    "ftp",
-    "vsftpd",
-    "gdm-password",
-    "gdm-fingerprint",
-    "gdm-smartcard",
-    "lightdm",
-    "sddm",
-    "xdm",
-    "greetd",
-    "cockpit",
-    "su",
-    "su-l",
-    "doas",
-];
 /// The service that asks for the current password outside the auth stack.
 const PASSWD: &str = "passwd";
 
@@ -104,7 +85,7 @@ pub fn judge(names: &BTreeSet<String>, read: &dyn Fn(&str) -> Option<Vec<u8>>) -
         if !own.is_empty() {
             auth::judge(name, &own, &mut judged.findings);
         }
-        if LOGONS.contains(name) {
+        if is_logon(name.as_bytes()) || is_switch(name.as_bytes()) {
             judged.account_of(name, &stack_of(stacks, Kind::Account));
         }
         if *name == PASSWD {

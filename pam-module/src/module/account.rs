@@ -3,6 +3,7 @@
 
 use libc::c_int;
 use portcullis_common::abi::{Request, ask, flag, op, verdict};
+use portcullis_common::services;
 
 use super::trouble::{Trouble, unreachable_gate_after};
 use super::{LOCKED, LOCKED_HERE, reserve, who};
@@ -10,32 +11,10 @@ use crate::options::Options;
 use crate::status;
 use crate::world::{Level, World};
 
-/// Services whose account phase refuses a locked account, whoever calls.
-const LOGON_SERVICES: [&[u8]; 15] = [
-    b"sshd",
-    b"login",
-    b"remote",
-    b"rlogin",
-    b"rsh",
-    b"ftp",
-    b"vsftpd",
-    b"gdm-password",
-    b"gdm-fingerprint",
-    b"gdm-smartcard",
-    b"lightdm",
-    b"sddm",
-    b"xdm",
-    b"greetd",
-    b"cockpit",
-];
-/// Services that refuse only when their caller is not root himself.
-const SWITCH_SERVICES: [&[u8]; 3] = [b"su", b"su-l", b"doas"];
-
 /// pam_sm_acct_mgmt.
 pub fn account(world: &impl World, options: &Options) -> c_int {
     let service = world.service();
-    let here = LOGON_SERVICES.contains(&service.as_slice())
-        || (SWITCH_SERVICES.contains(&service.as_slice()) && world.real_uid() != 0);
+    let here = services::is_logon(&service) || (services::is_switch(&service) && world.real_uid() != 0);
     if !here && !cfg!(feature = "mutation-refuse-own-work") {
         return status::IGNORE;
     }
