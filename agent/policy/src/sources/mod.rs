@@ -303,7 +303,7 @@ impl Rules {
     fn length(&self, repeats: u32) -> u64 {
         let doublings = repeats.min(DOUBLINGS);
         let longest = self.max_drop_time.max(self.drop_time);
-        self.drop_time.checked_mul(1 << doublings).unwrap_or(u64::MAX).min(longest)
+        self.drop_time.saturating_mul(1 << doublings).min(longest)
     }
 }
 
