@@ -12,6 +12,7 @@ mod host;
 mod problem;
 mod raw;
 mod read;
+pub mod sc5;
 mod span;
 mod values;
 
@@ -54,6 +55,8 @@ pub struct Config {
     pub metrics: Metrics,
     /// The filter of packets.
     pub filter: filter::Filter,
+    /// What is done about sources.
+    pub sc5: sc5::Sc5,
     /// The agent's own settings.
     pub agent: Agent,
     /// Classes, in order.

@@ -20,6 +20,7 @@ pub mod logging;
 pub mod metrics;
 pub mod names;
 pub mod rows;
+mod sessions;
 pub mod shadow;
 pub mod store;
 pub mod text;

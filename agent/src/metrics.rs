@@ -43,6 +43,17 @@ struct KindLabel {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct SourceLabels {
+    class: &'static str,
+    answer: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct HeldLabel {
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ActionLabels {
     action: &'static str,
     result: &'static str,
@@ -66,6 +77,8 @@ pub struct Metrics {
     trips: Counter,
     would_trip: Counter,
     pair_trips: Counter,
+    source_trips: Family<SourceLabels, Counter>,
+    sources: Family<HeldLabel, Gauge>,
     locks: Family<KindLabel, Gauge>,
     actions: Family<ActionLabels, Counter>,
     undecoded: Counter,
@@ -98,6 +111,14 @@ impl Default for Metrics {
             "Times an account in monitor mode reached its limit and was not locked",
             would_trip.clone(),
         );
+        let source_trips = Family::<SourceLabels, Counter>::default();
+        registry.register(
+            "source_trips",
+            "Times a source reached its limit, by what it did and what was done",
+            source_trips.clone(),
+        );
+        let sources = Family::<HeldLabel, Gauge>::default();
+        registry.register("sources", "Sources that tripped, answered now or remembered", sources.clone());
         let pair_trips = Counter::default();
         registry.register(
             "pair_trips",
@@ -171,6 +192,8 @@ impl Default for Metrics {
             trips,
             would_trip,
             pair_trips,
+            source_trips,
+            sources,
             locks,
             actions,
             undecoded,
@@ -237,6 +260,20 @@ impl Metrics {
         for (kind, count) in [("gate", gate), ("shadow", shadow)] {
             self.locks.get_or_create(&KindLabel { kind }).set(i64::try_from(count).unwrap_or(i64::MAX));
         }
+    }
+
+    /// A source tripped.
+    pub fn source_trip(&self, class: &'static str, answer: &'static str) {
+        self.source_trips.get_or_create(&SourceLabels { class, answer }).inc();
+    }
+
+    /// Sources answered now, and all that are held.
+    pub fn sources(&self, answered: usize, held: usize) {
+        let set = |state, count: usize| {
+            self.sources.get_or_create(&HeldLabel { state }).set(i64::try_from(count).unwrap_or(i64::MAX));
+        };
+        set("answered", answered);
+        set("remembered", held.saturating_sub(answered));
     }
 
     /// Counts an action by its result.
@@ -327,6 +364,12 @@ impl Collector for Kernel {
         counter("events_lost", "Events that found no room in the ring buffer", stats.lost_events)?;
         counter("rows_refused", "Accounts not counted because a table was full", stats.no_row)?;
         counter("tasks_refused", "Attempts the exit program cannot see (table full)", stats.no_task)?;
+        counter(
+            "sources_refused",
+            "Failures of sources that found no place in their bucket",
+            stats.no_source,
+        )?;
+        counter("source_reports", "Logons reported by other programs", stats.reports)?;
         counter("row_races", "Gate calls that met a row being deleted and were repeated", stats.row_race)?;
         let mut calls = encoder.encode_descriptor(
             "gate_calls",

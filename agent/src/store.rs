@@ -13,6 +13,7 @@ mod db;
 pub mod drops;
 mod open;
 mod pairs;
+pub mod sources;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

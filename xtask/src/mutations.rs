@@ -89,6 +89,11 @@ const MUTATIONS: [Mutation; 30] = [
     module("mutation-keep-pair", "what was reserved for a guess that does not go on is returned"),
     ledger("mutation-evict-tripped", "a flood of invented sources evicts no tripped one"),
     ledger("mutation-pass-clears-all", "a logon clears the source's failures at that account alone"),
+    Mutation {
+        feature: "mutation-answer-exempt",
+        breaks: "an exempt source is never answered",
+        place: Place::Host("portcullis-policy"),
+    },
     module("mutation-no-wait", "a right guess waits for a free one"),
     module("mutation-skip-confirm", "a login that goes on clears the failures"),
     module("mutation-grant", "the module never grants"),

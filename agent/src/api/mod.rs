@@ -7,6 +7,7 @@ mod drop_routes;
 pub mod drops;
 pub mod hub;
 pub mod peer;
+pub mod sources;
 pub mod view;
 
 use std::convert::Infallible;
@@ -115,6 +116,7 @@ pub fn socket(context: Context) -> Router {
         .route("/v1/config", get(config))
         .route("/v1/metrics", get(socket_metrics))
         .merge(drop_routes::routes())
+        .merge(sources::routes())
         .fallback(async || ApiError::NoPage)
         .method_not_allowed_fallback(async || ApiError::Method)
         .with_state(context)

@@ -9,6 +9,7 @@ mod direct;
 mod drops;
 mod session;
 mod show;
+mod sources;
 mod table;
 
 use std::ffi::OsString;
@@ -62,9 +63,13 @@ enum Verb {
         /// Name or uid.
         user: OsString,
     },
+    /// Sources with failed logons, and what is done about them.
+    Sources,
+    /// Count a logon that another program saw fail or succeed.
+    Report(sources::ReportArguments),
     /// Who tried, from where, when; what is locked, until when, why, how to release it.
     Explain {
-        /// Name or uid; your own account without one.
+        /// Name or uid, or an address; your own account without one.
         user: Option<OsString>,
     },
     /// Drop the packets of networks, until taken away or for a time.
@@ -208,6 +213,13 @@ impl Context {
             Verb::Accounts => self.accounts().await?,
             Verb::Lock { user, length } => return self.lock(user, *length).await,
             Verb::Unlock { user } => return self.unlock(user).await,
+            Verb::Sources => self.sources().await?,
+            Verb::Report(arguments) => return self.report(arguments).await,
+            Verb::Explain { user: Some(user) } if address_of(user).is_some() => {
+                if let Some(address) = address_of(user) {
+                    self.explain_source(address).await?;
+                }
+            }
             Verb::Explain { user } => {
                 let uid = match user {
                     Some(user) => uid_of(user)?,
@@ -390,6 +402,11 @@ fn write(text: &str) -> Result<(), CliError> {
 
 fn need_root() -> Result<(), CliError> {
     if geteuid().is_root() { Ok(()) } else { Err(CliError::NotRoot) }
+}
+
+/// An address, where the word is one: users are not named so.
+fn address_of(word: &OsString) -> Option<std::net::IpAddr> {
+    word.to_str()?.parse().ok()
 }
 
 /// The uid of a user given by name or number; a name wins.

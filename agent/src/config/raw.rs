@@ -27,6 +27,8 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) filter: Filter,
     #[serde(default)]
+    pub(super) sc5: Sc5,
+    #[serde(default)]
     pub(super) agent: Agent,
 }
 
@@ -117,6 +119,24 @@ pub(super) struct Filter {
     pub(super) allow: Item,
     pub(super) backend: Item,
     pub(super) samples: Item,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Sc5 {
+    pub(super) guess: Item,
+    pub(super) spray: Item,
+    pub(super) local: Item,
+    pub(super) deny: Item,
+    pub(super) accounts: Item,
+    pub(super) find_time: Item,
+    pub(super) drop_time: Item,
+    pub(super) max_drop_time: Item,
+    pub(super) decay: Item,
+    pub(super) escalate: Item,
+    pub(super) ports: Item,
+    pub(super) exempt: Item,
+    pub(super) exempt_administrators: Item,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -82,6 +82,7 @@ pub(super) fn config(file: &raw::File, problems: &mut Problems<'_>) -> Option<Co
         },
         metrics: Metrics { listen: read.listen(&file.metrics.listen) },
         filter: read.filter(&file.filter),
+        sc5: read.sc5(&file.sc5),
         agent: Agent {
             socket: read.path(&file.agent.socket, "agent.socket", "/run/portcullis/agent.sock"),
             store: read.path(&file.agent.store, "agent.store", "/var/lib/portcullis/portcullis.db"),

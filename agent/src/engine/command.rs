@@ -5,7 +5,10 @@
 
 use tokio::sync::{mpsc, oneshot};
 
+use crate::api::sources::{ReportRequest, SourceRow};
 use crate::api::view::{AccountRow, Done, Explain, Status};
+
+use crate::filter::Net;
 
 /// Requests that may wait.
 pub const QUEUE: usize = 64;
@@ -64,6 +67,12 @@ pub enum Command {
         /// Answered when all actions ended.
         reply: Reply<Done>,
     },
+    /// Sources with something on the books, or remembered.
+    Sources(Reply<Vec<SourceRow>>),
+    /// One source.
+    Source(Net, Reply<SourceRow>),
+    /// A logon that another program saw.
+    Report(ReportRequest, Reply<Done>),
     /// Read the configuration again.
     Reload(Reply<Done>),
     /// The configuration in effect.

@@ -34,6 +34,11 @@ impl Engine {
             }
             Command::Lock { uid, seconds, reply } => self.lock(uid, seconds, reply)?,
             Command::Unlock { uid, reply } => self.unlock(uid, reply)?,
+            Command::Sources(reply) => answer(reply, self.source_rows()?),
+            Command::Source(net, reply) => answer(reply, self.source_by_net(net)?),
+            Command::Report(report, reply) => {
+                let _ = reply.send(self.report(report)?);
+            }
             Command::Reload(reply) => {
                 let _ = reply.send(self.reload()?);
             }
@@ -293,6 +298,7 @@ fn restart_needed(running: &Config, new: &Config) -> Vec<String> {
         root: _,
         classes: _,
         filter: _,
+        sc5: _,
     } = running;
     [
         (*listen != new.metrics.listen, "metrics.listen"),

@@ -47,6 +47,7 @@ impl Engine {
         }
         self.store.attempts(&attempts);
         for event in &events {
+            self.source_event(event)?;
             if is_pairs(event) {
                 self.decide_pair(event, &now);
             } else {

@@ -12,6 +12,8 @@ mod events;
 mod pairs;
 mod scan;
 mod setup;
+mod source_rows;
+pub(crate) mod sources;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -28,7 +30,7 @@ use crate::accounts::AccountsError;
 use crate::api::hub::Hub;
 use crate::clock::{self, ClockError};
 use crate::config::{ClassInfo, Config};
-use crate::kernel::{EventRing, KernelError, Tables};
+use crate::kernel::{EventRing, KernelError, SourceTables, Tables};
 use crate::metrics::Metrics;
 use crate::names::Names;
 use crate::shadow::Shadow;
@@ -103,6 +105,13 @@ pub struct Engine {
     gate_answers: bool,
     store_told: scan::StoreTold,
     last_members: Instant,
+    source_tables: SourceTables,
+    sources: portcullis_policy::sources::Sources,
+    source_wake: Boot,
+    /// Trips of sources that were handled.
+    source_trips: u64,
+    /// Leases that the filter was asked for.
+    answers: JoinSet<sources::Answered>,
 }
 
 impl Engine {
@@ -112,6 +121,7 @@ impl Engine {
     /// The kernel's side, a clock or a task of ours failed; the process is to be started again.
     pub async fn run(mut self, mut commands: mpsc::Receiver<Command>) -> Result<(), EngineError> {
         self.recover()?;
+        self.recover_sources()?;
         let mut scan = tokio::time::interval(self.config.agent.reconcile.duration());
         scan.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut quiet = tokio::time::interval(QUIET);
@@ -137,7 +147,13 @@ impl Engine {
                 Some(finished) = self.running.join_next(), if !self.running.is_empty() => {
                     self.finished(finished?)?;
                 }
-                () = tokio::time::sleep(wake) => self.step(Input::Tick)?,
+                Some(answered) = self.answers.join_next(), if !self.answers.is_empty() => {
+                    self.source_answered(answered?)?;
+                }
+                () = tokio::time::sleep(wake) => {
+                    self.step(Input::Tick)?;
+                    self.step_sources(portcullis_policy::sources::Input::Tick)?;
+                }
                 _ = quiet.tick() => self.drain_ring()?,
                 _ = scan.tick() => self.scan()?,
             }
@@ -148,7 +164,7 @@ impl Engine {
     /// How long until the policy wants to be stepped. Bounded, since timers do not see the machine sleep.
     fn until_wake(&self) -> Result<Duration, EngineError> {
         let now = clock::boot()?;
-        let left = Duration::from_nanos(self.wake.0.saturating_sub(now.0));
+        let left = Duration::from_nanos(self.wake.min(self.source_wake).0.saturating_sub(now.0));
         Ok(left.min(Duration::from_secs(60)))
     }
 

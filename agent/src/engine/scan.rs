@@ -56,6 +56,7 @@ impl Engine {
         // What the events say comes first: they know more.
         self.drain_ring()?;
         self.tell_lost()?;
+        self.scan_sources()?;
         self.tell_unreachable()?;
         self.look_at_gate()?;
         if self.last_members.elapsed() >= MEMBERS {
@@ -275,12 +276,16 @@ impl Engine {
             self.tables.write_config(&rules, &list)?;
         }
         self.infos = config.class_infos();
+        let rules_of_sources = self.config.sc5 != config.sc5;
         if self.config.agent.passwd_timeout != config.agent.passwd_timeout {
             // A run of passwd under way keeps its own.
             self.shadow = super::setup::shadow_of(&config, &self.store);
         }
         self.config = config;
         self.classes = members.into_iter().collect();
+        if rules_of_sources {
+            self.adopt_sources()?;
+        }
         Ok(())
     }
 }

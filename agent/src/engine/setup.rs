@@ -21,7 +21,7 @@ use crate::accounts::Nss;
 use crate::api::hub::Hub;
 use crate::api::view::Until;
 use crate::config::Config;
-use crate::kernel::{EventRing, Loaded, Tables, gate};
+use crate::kernel::{EventRing, Loaded, SourceTables, Tables, gate};
 use crate::metrics::Metrics;
 use crate::names::Names;
 use crate::rows::Now;
@@ -50,6 +50,7 @@ pub fn bring_up(config: &Config, loaded: Loaded, store: &Store) -> Result<Brough
     if !tables.has_config(&rules, &members)? {
         tables.write_config(&rules, &members)?;
     }
+    SourceTables::open()?.set_rule(config.sc5.rule())?;
     let now = Now::read()?;
     let mut restored = 0;
     for lock in store.locks() {
@@ -112,6 +113,7 @@ impl Engine {
     pub fn new(parts: Parts) -> Result<Self, EngineError> {
         let Parts { path, config, store, metrics, hub, filter } = parts;
         let tables = Tables::open()?;
+        let source_policy = super::sources::policy(&config);
         let shadow = shadow_of(&config, &store);
         let last_lost = tables.stats()?.lost_events;
         let members = config.members(&Nss)?;
@@ -141,6 +143,11 @@ impl Engine {
             gate_answers: true,
             store_told: StoreTold::default(),
             last_members: Instant::now(),
+            source_tables: SourceTables::open()?,
+            sources: source_policy,
+            source_wake: Boot::NEVER,
+            source_trips: 0,
+            answers: JoinSet::new(),
         })
     }
 

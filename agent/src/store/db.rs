@@ -237,6 +237,13 @@ impl Db {
         )
     }
 
+    /// One statement that writes.
+    pub(super) fn write(&mut self, work: impl FnOnce(&Connection) -> rusqlite::Result<usize>) -> Outcome<()> {
+        let Some(connection) = &self.connection else { return Ok(()) };
+        work(connection)?;
+        Ok(())
+    }
+
     pub(super) fn all<T, P: rusqlite::Params>(
         &self,
         statement: &str,
