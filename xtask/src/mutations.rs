@@ -41,7 +41,7 @@ struct Mutation {
 /// Variable with which the whole-system tests start the gate from another object.
 pub const GATE_OBJECT: &str = "PORTCULLIS_GATE_OBJECT";
 
-const MUTATIONS: [Mutation; 31] = [
+const MUTATIONS: &[Mutation] = &[
     ledger("mutation-no-window", "failures leave the window"),
     ledger("mutation-no-reservation", "a guess that is out counts against the limit"),
     ledger("mutation-clear-on-pass", "only a confirmed pass clears"),
