@@ -130,7 +130,7 @@ pub fn run(workspace: &Workspace) -> Result<u8> {
     for mutation in MUTATIONS {
         let feature = mutation.feature;
         println!("== {feature}: without \"{}\"", mutation.breaks);
-        match mutation.place {
+        match &mutation.place {
             Place::Host(package) => {
                 let mut command = checks::runner(workspace, None);
                 command.args(["--package", package, "--features", feature]);
@@ -143,7 +143,7 @@ pub fn run(workspace: &Workspace) -> Result<u8> {
             Place::Gate(_) if !apt::root() => stages.skip(feature, "whole-system tests need root"),
             Place::Gate(tests) => match object(workspace, feature) {
                 Ok(object) => {
-                    for red in tests {
+                    for red in *tests {
                         let mut command = checks::runner(workspace, Some(red.test));
                         command.args(["--package", "portcullis-tests"]).env(GATE_OBJECT, &object);
                         command.env("RUST_TEST_THREADS", "1").env("NEXTEST_TEST_THREADS", "1");
