@@ -7,7 +7,7 @@ use crate::system::{portcullis, run, wait_for};
 use crate::wire::Host;
 use crate::{Error, Result};
 
-const PORT: u16 = 2222;
+const PORT: u16 = 2323;
 
 /// What came of a logon by ssh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,4 +119,57 @@ pub fn source(address: IpAddr) -> Result<serde_json::Value> {
 pub fn show() -> Result<String> {
     let (done, text) = run("portcullis", &["sources"])?;
     if done { Ok(text) } else { Err(Error::Answer { program: "portcullis sources".into(), output: text }) }
+}
+
+/// The demo's second half: a host guesses at sshd and is dropped, another logs on, the lease ends.
+///
+/// # Errors
+/// With the step that was not seen.
+pub fn story(right: &str) -> Result<()> {
+    say("another host guesses at jon by ssh; there is a second one, which does nothing wrong");
+    let siege = Siege::begin()?;
+    let (attacker, innocent) = (&siege.attacker, &siege.innocent);
+    for _ in 0..3 {
+        told(attacker, siege.logon(attacker, "jon", "wrong")?, &[Logon::Refused])?;
+    }
+    say("the fourth guess is one too many from there: its packets are dropped in the kernel");
+    told(attacker, siege.logon(attacker, "jon", "wrong")?, &[Logon::Refused, Logon::NoAnswer])?;
+    siege.wait_dropped(true)?;
+    told(attacker, siege.logon(attacker, "jon", right)?, &[Logon::NoAnswer])?;
+    seen("its ping is not answered either", !attacker.pings()?)?;
+    print("portcullis sources", &show()?);
+    say("the other host logs on as jon meanwhile");
+    told(innocent, siege.logon(innocent, "jon", right)?, &[Logon::LetIn])?;
+    say("the lease ends by itself after 10 s");
+    siege.wait_dropped(false)?;
+    wait_for("the attacker's way back", 10, || attacker.pings())?;
+    seen("its ping is answered again", true)
+}
+
+fn say(text: &str) {
+    println!("\n# {text}");
+}
+
+fn print(command: &str, output: &str) {
+    println!("$ {command}");
+    output.lines().for_each(|line| println!("  {line}"));
+}
+
+fn told(from: &Host, logon: Logon, expected: &[Logon]) -> Result<()> {
+    println!("{}$ ssh jon@{} id -un", from.name, from.here[0]);
+    let what = match logon {
+        Logon::LetIn => "jon is let in",
+        Logon::Refused => "refused",
+        Logon::NoAnswer => "no answer",
+    };
+    seen(what, expected.contains(&logon))
+}
+
+fn seen(what: &str, seen: bool) -> Result<()> {
+    println!("  seen: {what}: {}", if seen { "yes" } else { "NO" });
+    if seen {
+        Ok(())
+    } else {
+        Err(Error::Answer { program: "the demo".into(), output: format!("not seen: {what}") })
+    }
 }

@@ -81,7 +81,7 @@ fn a_host_that_an_administrator_is_logged_on_from_is_not_dropped() {
     let host = &siege.attacker;
     // A terminal: sshd notes such sessions alone.
     let mut session = Command::new("ip")
-        .args(["netns", "exec", host.name, "sshpass", "-p", &password("admin"), "ssh", "-tt", "-p2222"])
+        .args(["netns", "exec", host.name, "sshpass", "-p", &password("admin"), "ssh", "-tt", "-p2323"])
         .args(["-oStrictHostKeyChecking=no", "-oUserKnownHostsFile=/dev/null", "-oLogLevel=ERROR"])
         .args([&format!("admin@{}", host.here[0]), "sleep 300"])
         .stdin(Stdio::null())
