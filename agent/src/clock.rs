@@ -49,6 +49,13 @@ fn read(clock: ClockId, name: &'static str) -> Result<i64, ClockError> {
     Ok(time.tv_sec().saturating_mul(SECOND).saturating_add(time.tv_nsec()))
 }
 
+/// Minute of the local day, 0 to 1439.
+#[must_use]
+pub fn minute() -> u16 {
+    let now = jiff::Zoned::now();
+    u16::try_from(i32::from(now.hour()) * 60 + i32::from(now.minute())).unwrap_or(0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::{boot, boot_id};

@@ -12,6 +12,7 @@ mod host;
 mod problem;
 mod raw;
 mod read;
+mod restrict;
 pub mod sc5;
 mod span;
 mod values;
@@ -19,12 +20,14 @@ mod values;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use portcullis_common::abi::Place;
 use portcullis_common::ledger::{Rule, rule_flag};
 use serde::{Serialize, Serializer};
 
 pub use class::ClassInfo;
 pub use host::Host;
 pub use problem::{ConfigError, Problem};
+pub use restrict::{Hours, Restrict};
 pub use span::{Span, SpanError, parse_duration};
 
 /// Where the configuration is.
@@ -131,6 +134,12 @@ pub struct Limits {
     /// The longest delay.
     #[serde(serialize_with = "span_or_false")]
     pub max_delay: Span,
+    /// From where and when a locked account stays usable, until a second trip.
+    #[serde(serialize_with = "or_false")]
+    pub restrict: Option<Restrict>,
+    /// A locked account stays usable with another factor, until so many further failures.
+    #[serde(serialize_with = "or_false")]
+    pub factor_deny: Option<u32>,
     /// Whether a lock is followed by `passwd -l`.
     pub shadow_lock: bool,
 }
@@ -223,12 +232,15 @@ pub fn parse_on(path: &Path, text: &str, host: &Host<'_>) -> Result<Loaded, Conf
 }
 
 impl Config {
-    /// The rules of all classes, by index, as the gate has them.
+    /// The rules of all classes, by index, as the gate has them at that minute of the day.
     #[must_use]
-    pub fn rules(&self) -> Vec<Rule> {
+    pub fn rules(&self, minute: u16) -> Vec<Rule> {
         let rule = |limits: &Limits, unlock_time: Span, flags: u32| Rule {
             deny: if limits.pairs(flags) { limits.account_deny } else { limits.deny },
-            flags: flags | limits.flags() | if limits.pairs(flags) { rule_flag::PAIR } else { 0 },
+            flags: flags
+                | limits.flags()
+                | limits.soft(flags, minute)
+                | if limits.pairs(flags) { rule_flag::PAIR } else { 0 },
             fail_interval: limits.fail_interval.nanoseconds(),
             unlock_time: unlock_time.nanoseconds(),
             max_age: self.reservation_max_age.nanoseconds(),
@@ -238,7 +250,7 @@ impl Config {
             delay: limits.delay.nanoseconds(),
             max_delay: limits.max_delay.nanoseconds(),
             pair_deny: if limits.pairs(flags) { limits.deny } else { 0 },
-            pad: 0,
+            soft_deny: limits.factor_deny.unwrap_or(limits.deny),
         };
         let root_flags = if self.root.even_deny_root { 0 } else { rule_flag::EXEMPT };
         let mut rules = vec![
@@ -248,6 +260,18 @@ impl Config {
         ];
         rules.extend(self.classes.iter().map(|class| rule(&class.limits, class.limits.unlock_time, 0)));
         rules
+    }
+
+    /// Where soft locks are open, as the gate has it: length in bits, and the place.
+    #[must_use]
+    pub fn places(&self) -> Vec<(u32, Place)> {
+        let own = [(CLASS_DEFAULT, &self.default), (CLASS_ROOT, &self.default)];
+        let classes = (CLASS_FIRST..).zip(self.classes.iter().map(|class| &class.limits));
+        let restricts = own
+            .into_iter()
+            .chain(classes)
+            .filter_map(|(class, limits)| limits.restrict.as_ref().map(|restrict| restrict.places(class)));
+        restricts.flatten().collect()
     }
 
     /// The configuration as a file.
@@ -260,6 +284,14 @@ impl Config {
 }
 
 impl Limits {
+    /// The gate's flags for soft locks.
+    fn soft(&self, flags: u32, minute: u16) -> u32 {
+        let restrict = self.restrict.as_ref().map_or(0, |restrict| restrict.flags(minute));
+        let factor = if self.factor_deny.is_some() { rule_flag::FACTOR } else { 0 };
+        let soft = if restrict | factor == 0 { 0 } else { rule_flag::SOFT | restrict | factor };
+        if flags & rule_flag::EXEMPT == 0 { soft } else { 0 }
+    }
+
     /// Whether pairs are counted: not where nobody is locked anyway.
     fn pairs(&self, flags: u32) -> bool {
         self.scope == Scope::Pair && flags & rule_flag::EXEMPT == 0
@@ -279,6 +311,14 @@ impl Serialize for BreakGlass {
             Self::Account(name) => serializer.serialize_str(name),
             Self::Refused => serializer.serialize_bool(false),
         }
+    }
+}
+
+/// What there is none of is `false` in the file.
+fn or_false<T: Serialize, S: Serializer>(value: &Option<T>, serializer: S) -> Result<S::Ok, S::Error> {
+    match value {
+        Some(value) => value.serialize(serializer),
+        None => serializer.serialize_bool(false),
     }
 }
 

@@ -128,6 +128,7 @@ pub fn view(
         since: now.wall_of(ledger.locked_at),
         until,
         cause: cause_name(ledger.cause).to_owned(),
+        soft: ledger.soft != 0,
     });
     AccountRow {
         account,
@@ -157,6 +158,8 @@ pub fn rule_view(rule: &Rule, shadow_lock: bool) -> RuleView {
         max_unlock_time: (rule.max_unlock_time != NEVER).then_some(rule.max_unlock_time / SECOND),
         delay: rule.delay / SECOND,
         max_delay: rule.max_delay / SECOND,
+        factor_deny: (rule.flags & rule_flag::FACTOR != 0).then_some(rule.soft_deny),
+        restrict: None,
         shadow_lock,
     }
 }

@@ -141,7 +141,7 @@ pub struct StoredLock {
     pub name: String,
     /// Its class, for people.
     pub class: String,
-    /// `trip`, `administrator`, `restored`.
+    /// `trip`, `administrator`, `restored`, or [`StoredLock::SOFT`].
     pub cause: String,
     /// When it was set.
     pub locked_at: Timestamp,
@@ -149,6 +149,17 @@ pub struct StoredLock {
     pub until: Until,
     /// The gate's number of the trip.
     pub trips: u32,
+}
+
+impl StoredLock {
+    /// Cause of a soft lock: a trip, the first.
+    pub const SOFT: &str = "soft";
+
+    /// Whether it is open to some.
+    #[must_use]
+    pub fn is_soft(&self) -> bool {
+        self.cause == Self::SOFT
+    }
 }
 
 /// A shadow lock of ours.

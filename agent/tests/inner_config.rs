@@ -110,7 +110,7 @@ fn an_almost_empty_file_has_the_defaults() {
     let Loaded { config, warnings } = parse("break_glass = \"admin\"\n").unwrap();
     assert!(warnings.is_empty(), "{warnings:?}");
     assert_eq!(config.break_glass, BreakGlass::Account("admin".to_owned()));
-    let rules = config.rules();
+    let rules = config.rules(0);
     assert_eq!(rules.len(), 3);
     assert_eq!((rules[0].deny, rules[0].flags), (3, 0));
     assert_eq!((rules[0].fail_interval, rules[0].unlock_time), (900_000_000_000, 600_000_000_000));
@@ -162,7 +162,7 @@ passwd_timeout = "2s"
 #[test]
 fn every_key_counts_and_classes_inherit() {
     let config = parse(FULL).unwrap().config;
-    let rules = config.rules();
+    let rules = config.rules(0);
     let second = 1_000_000_000;
     assert_eq!((rules[0].deny, rules[0].unlock_time), (5, NEVER));
     assert_eq!((rules[1].deny, rules[1].flags, rules[1].unlock_time), (5, 0, 7 * second));
@@ -180,7 +180,7 @@ fn the_lower_rungs_are_read_and_inherited() {
                 delay_growth = \"exponential\"\nbackoff_window = \"1h\"\nmax_unlock_time = \"never\"\n\
                 [[class]]\nname = \"strict\"\nusers = [\"jon\"]\nmode = \"enforce\"\ndelay = false\n";
     let config = parse(text).unwrap().config;
-    let rules = config.rules();
+    let rules = config.rules(0);
     let second = 1_000_000_000;
     assert_eq!(rules[0].flags, rule_flag::MONITOR | rule_flag::DELAY_DOUBLES);
     assert_eq!((rules[0].delay, rules[0].max_delay), (2 * second, 9 * second));

@@ -93,6 +93,8 @@ pub mod map {
     pub const CLASSES: &str = "CLASSES";
     /// HASH: [`super::member_key`] (u64) → class (u32). Users that are not in class 0.
     pub const MEMBERS: &str = "MEMBERS";
+    /// LPM_TRIE: [`super::Place`] → u32. Places to which the soft lock of a class is open.
+    pub const PLACES: &str = "PLACES";
     /// ARRAY of one [`super::Settings`].
     pub const SETTINGS: &str = "SETTINGS";
     /// ARRAY of u64 counters, see [`super::stat`].
@@ -121,6 +123,8 @@ pub const MAX_MEMBERS: u32 = 131_072;
 pub const MAX_ACTORS: u32 = 1_024;
 /// Classes of one generation of the configuration.
 pub const MAX_CLASSES: u32 = 32;
+/// Rows of `PLACES`.
+pub const MAX_PLACES: u32 = 4_096;
 /// Bytes of the ring buffer.
 pub const EVENTS_BYTES: u32 = 1 << 20;
 
@@ -304,6 +308,12 @@ pub mod flag {
     pub const SOURCE_TRIPPED: u32 = 256;
     /// It is the local user who is refused, at every account but his own.
     pub const ACTOR: u32 = 512;
+    /// The lock is a soft one.
+    pub const SOFT: u32 = 1024;
+    /// It is open to this caller, who is not to be refused.
+    pub const OPEN: u32 = 2048;
+    /// It is open to him for another factor alone.
+    pub const FACTOR: u32 = 4096;
 }
 
 /// Bits of `Request::flags`.
@@ -316,6 +326,10 @@ pub mod ask {
     pub const PAIR: u32 = 4;
     /// ADMIT: the guess is reserved at the pair already, or there is no room for the pair.
     pub const PAIRED: u32 = 8;
+    /// ADMIT, CHECK: the caller's stack asks for another factor where the answer says [`super::flag::FACTOR`].
+    pub const FACTOR: u32 = 16;
+    /// LOCK: a soft lock.
+    pub const SOFT: u32 = 32;
 }
 
 /// Indexes of `STATS`.
@@ -487,6 +501,60 @@ pub struct Row {
     pub ledger: Ledger,
 }
 
+/// Key of `PLACES`, behind its length in bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Place {
+    /// Generation of the configuration.
+    pub generation: u32,
+    /// Class.
+    pub class: u32,
+    /// One of [`place`].
+    pub kind: u32,
+    /// An IPv6 address or network (IPv4 mapped into it), or a terminal as in [`Detail::tty`].
+    pub bytes: [u8; 16],
+}
+
+/// Kinds of place.
+pub mod place {
+    /// A network.
+    pub const NETWORK: u32 = 1;
+    /// A terminal.
+    pub const TERMINAL: u32 = 2;
+    /// Bits before the address or name.
+    pub const HEAD: u32 = 96;
+}
+
+impl Place {
+    /// Where a call comes from, as far as that may open a lock: only root's programs that no user started (real uid 0) are
+    /// believed, and only from a place on this host (a terminal) or a literal address. A kind of 0 is no place.
+    #[inline(always)]
+    pub fn of(detail: &Detail) -> Self {
+        let mut found = Self { generation: 0, class: 0, kind: 0, bytes: [0; 16] };
+        let believed = detail.uid == 0 && detail.via == via::ROOT;
+        if !believed && !cfg!(feature = "mutation-open-to-claims") {
+            return found;
+        }
+        match detail.source {
+            source::LOCAL => {
+                found.kind = place::TERMINAL;
+                found.bytes = detail.tty;
+            }
+            source::IPV4 => {
+                let [a, b, c, d, ..] = detail.address;
+                found.kind = place::NETWORK;
+                found.bytes = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d];
+            }
+            source::IPV6 => {
+                found.kind = place::NETWORK;
+                found.bytes = detail.address;
+            }
+            _ => {}
+        }
+        found
+    }
+}
+
 /// Value of `SETTINGS`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -518,7 +586,7 @@ impl Answer {
     /// Of a CHECK: whether a logon is to be refused.
     #[must_use]
     pub const fn refuses(&self) -> bool {
-        self.locked_until != 0 && self.flags & flag::MONITORED == 0
+        self.locked_until != 0 && self.flags & (flag::MONITORED | flag::OPEN) == 0
     }
 }
 
@@ -593,6 +661,7 @@ const _: () = {
     assert!(size_of::<Answer>() == 56);
     assert!(size_of::<Event>() == 176);
     assert!(size_of::<Settings>() == 24);
+    assert!(size_of::<Place>() == 28);
     assert!(size_of::<Rule>() == 80);
     assert!(size_of::<Row>() == 56 + size_of::<Ledger>());
     // XDP test runs take one page less head room and skb_shared_info.

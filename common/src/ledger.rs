@@ -35,7 +35,7 @@ impl Ledger {
         lapsed_actor: 0,
         climb_until: 0,
         level: 0,
-        pad: 0,
+        soft: 0,
         lapsed_kind: 0,
         next_pass: 0,
         slots: [Slot { state: state::FREE, kind: 0, actor: 0, token: 0, time: 0 }; SLOTS],
@@ -100,6 +100,7 @@ impl Ledger {
         if self.locked_until != 0 && end <= now && !cfg!(feature = "mutation-forget-expiry") {
             self.locked_until = 0;
             self.cause = 0;
+            self.soft = 0;
             step.flags |= flag::EXPIRED;
         }
         step
@@ -126,10 +127,12 @@ impl Ledger {
                 self.locked_until = call.until;
                 self.locked_at = now;
                 self.cause = call.arg;
+                self.soft = call.open & 1;
             }
             op::UNLOCK => {
                 self.locked_until = 0;
                 self.cause = 0;
+                self.soft = 0;
                 self.climb_until = 0;
                 self.clear();
             }
@@ -144,7 +147,8 @@ impl Ledger {
     /// Reserves a guess: ADMITTED with a token, BUSY (all guesses are out, or the actor's share is), or LOCKED.
     #[inline(always)]
     fn admit(&mut self, now: u64, rule: &Rule, call: &Call, step: &mut Step) {
-        if self.locked() {
+        // Arithmetic: what is open to this call is no lock to it.
+        if self.locked_until.wrapping_mul(u64::from((self.soft & call.open & 1) ^ 1)) != 0 {
             step.verdict = verdict::LOCKED;
             return;
         }
@@ -160,7 +164,7 @@ impl Ledger {
                 taken += slot.state & 1;
             }
         }
-        if taken >= rule.limit() || own >= rule.actor_limit() {
+        if taken >= rule.limit_now(self.soft & 1) || own >= rule.actor_limit() {
             return;
         }
         for slot in &mut self.slots {
@@ -290,10 +294,14 @@ impl Ledger {
     fn judge(&mut self, now: u64, rule: &Rule) -> u32 {
         self.forget_old(now, rule);
         let counts = self.counts();
-        if counts.failures < rule.trip_limit() || cfg!(feature = "mutation-no-trip") {
+        if counts.failures < rule.trip_limit(self.soft & 1) || cfg!(feature = "mutation-no-trip") {
             return 0;
         }
         self.level = if now < self.climb_until { (self.level + 1) & 31 } else { 0 };
+        // The first rung where there was no lock, the lock for all above it.
+        let soft = (rule.flags / rule_flag::SOFT) & u32::from(self.locked_until == 0);
+        self.soft =
+            if cfg!(feature = "mutation-soft-forever") { rule.flags / rule_flag::SOFT } else { soft } & 1;
         let until = now.saturating_add(rule.lock_time(self.level));
         self.climb_until =
             if rule.backoff_window == 0 { 0 } else { until.saturating_add(rule.backoff_window) };

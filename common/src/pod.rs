@@ -8,6 +8,8 @@ use crate::sources::{Bucket, SourceRule};
 // SAFETY: repr(C), fixed-width integers only, no implicit padding (sizes asserted in abi.rs), any bit pattern is valid.
 unsafe impl aya::Pod for Entry {}
 // SAFETY: as above.
+unsafe impl aya::Pod for crate::abi::Place {}
+// SAFETY: as above.
 unsafe impl aya::Pod for Row {}
 // SAFETY: as above.
 unsafe impl aya::Pod for Settings {}

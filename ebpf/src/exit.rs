@@ -43,7 +43,7 @@ fn end(task: u64, pair: bool) {
 
 #[inline(always)]
 fn lapse(entry: &Entry, pair: bool) {
-    let Some(rule) = rule_of(entry.account, pair) else {
+    let Some((rule, ..)) = rule_of(entry.account, pair) else {
         return;
     };
     // SAFETY: a helper without arguments.
@@ -57,10 +57,10 @@ fn lapse(entry: &Entry, pair: bool) {
     let Some(mut seen) = row::apply(row, key, now, rule, &call) else {
         return;
     };
-    seen.step.flags |= u32::from(pair) * flag::PAIR;
+    seen.step.flags |= u32::from(pair) * flag::PAIR + seen.soft * flag::SOFT;
     let kind = if seen.step.verdict == verdict::DONE {
         event::DIED
-    } else if seen.step.flags & !flag::PAIR != 0 {
+    } else if seen.step.flags & !(flag::PAIR | flag::SOFT) != 0 {
         event::DUE
     } else {
         return;

@@ -3,18 +3,21 @@
 //! The clock is read before the lock (no helper may run under it), so the ledger takes time that goes back a little.
 //! What each op does is said at `common::abi::op`.
 
-use aya_ebpf::helpers::{bpf_get_current_task, bpf_ktime_get_boot_ns};
+use aya_ebpf::{
+    btf_maps::lpm_trie::Key,
+    helpers::{bpf_get_current_task, bpf_ktime_get_boot_ns},
+};
 use portcullis_common::{
     abi::{
-        ABI, Packet, Request, UNKNOWN, ask, class_index, event, flag, member_key, op, outcome, pair_index,
-        stat, task_key, verdict,
+        ABI, Packet, Place, Request, UNKNOWN, ask, class_index, event, flag, member_key, op, outcome,
+        pair_index, place, stat, task_key, verdict,
     },
     ledger::{Actor, Call, Rule, rule_flag},
     pair,
 };
 
 use crate::{
-    maps::{CLASSES, MEMBERS, SETTINGS, TASKS, add},
+    maps::{CLASSES, MEMBERS, PLACES, SETTINGS, TASKS, add},
     output,
     row::{self, KernelRow, Seen},
     sources,
@@ -109,9 +112,9 @@ fn refuse_actor(packet: *mut Packet, op: u32, now: u64) -> bool {
 }
 
 /// The rule of an account's class, or of its pairs; unknown names and users that nobody listed are class 0. None: no
-/// configuration has been written yet.
+/// configuration has been written yet. With it, the generation and the class.
 #[inline(always)]
-pub fn rule_of<'a>(account: u64, pair: bool) -> Option<&'a Rule> {
+pub fn rule_of<'a>(account: u64, pair: bool) -> Option<(&'a Rule, u32, u32)> {
     let generation = SETTINGS.get(0).map_or(0, |settings| settings.generation);
     let mut class = 0;
     if account & UNKNOWN == 0 {
@@ -121,7 +124,26 @@ pub fn rule_of<'a>(account: u64, pair: bool) -> Option<&'a Rule> {
         }
     }
     let index = if pair { pair_index(generation, class) } else { class_index(generation, class) };
-    CLASSES.get(index).filter(|rule| rule.deny != 0)
+    CLASSES.get(index).filter(|rule| rule.deny != 0).map(|rule| (rule, generation, class))
+}
+
+/// 1 where a soft lock of the class is open to where the call comes from, at this hour.
+#[inline(always)]
+fn permitted(packet: *mut Packet, rule: &Rule, generation: u32, class: u32) -> u32 {
+    if rule.flags & (rule_flag::RESTRICT | rule_flag::CLOSED) != rule_flag::RESTRICT {
+        return 0;
+    }
+    if rule.flags & rule_flag::ANYWHERE != 0 {
+        return 1;
+    }
+    // SAFETY: see `answer`.
+    let mut place = Place::of(unsafe { &(*packet).request.entry.detail });
+    place.generation = generation;
+    place.class = class;
+    if place.kind == 0 {
+        return 0;
+    }
+    u32::from(PLACES.get(&Key::new(place::HEAD + 128, place)).is_some())
 }
 
 /// Key of a row: the account's, or that of the pair it makes with `actor`.
@@ -141,7 +163,7 @@ fn call(packet: *mut Packet, op: u32, now: u64) {
     let result = request.arg;
     let flags = request.flags;
     let pair = flags & ask::PAIR != 0;
-    let Some(rule) = rule_of(account, pair) else {
+    let Some((rule, generation, class)) = rule_of(account, pair) else {
         say(packet, now, verdict::UNCOUNTED);
         return;
     };
@@ -155,6 +177,7 @@ fn call(packet: *mut Packet, op: u32, now: u64) {
             return;
         }
     }
+    let permitted = launder(packet, permitted(packet, rule, generation, class));
     let actor = launder_actor(packet, Actor::of(&request.entry.detail));
     let key = key_of(account, actor, pair);
     let row = find_or_make(key, account, actor, op, packet);
@@ -169,8 +192,10 @@ fn call(packet: *mut Packet, op: u32, now: u64) {
     // SAFETY: as above.
     let flags = unsafe { place.read_volatile() };
     let pair = flags & ask::PAIR != 0;
+    let by_factor = (rule.flags / rule_flag::FACTOR) & (flags / ask::FACTOR) & 1;
+    let open = (permitted | by_factor | (flags / ask::SOFT)) & 1;
     let mut seen = match row {
-        Some(row) => match row::apply(row, key, now, rule, &read(request, op, actor)) {
+        Some(row) => match row::apply(row, key, now, rule, &read(request, op, actor, open)) {
             Some(seen) => seen,
             None => {
                 add(stat::ROW_RACE, 1);
@@ -192,6 +217,9 @@ fn call(packet: *mut Packet, op: u32, now: u64) {
     seen.step.flags |= (rule.flags & rule_flag::MONITOR) / rule_flag::MONITOR * flag::MONITORED;
     seen.step.flags |= (rule.flags & rule_flag::PAIR) / rule_flag::PAIR * flag::PAIRS;
     seen.step.flags |= (flags & ask::PAIR) / ask::PAIR * flag::PAIR;
+    let opened = seen.soft & open;
+    seen.step.flags |= seen.soft * flag::SOFT + opened * flag::OPEN;
+    seen.step.flags |= (opened & !permitted) * flag::FACTOR;
     seen.step.verdict = launder(packet, seen.step.verdict);
     seen.step.flags = launder(packet, seen.step.flags);
     let monitored = rule.flags & rule_flag::MONITOR != 0;
@@ -307,7 +335,7 @@ fn say(packet: *mut Packet, now: u64, verdict: u32) {
 }
 
 #[inline(always)]
-fn read(request: &Request, op: u32, actor: Actor) -> Call {
+fn read(request: &Request, op: u32, actor: Actor, open: u32) -> Call {
     let detail = &request.entry.detail;
     Call {
         op,
@@ -317,6 +345,7 @@ fn read(request: &Request, op: u32, actor: Actor) -> Call {
         actor,
         process: detail.pid,
         parent: detail.parent,
+        open,
     }
 }
 
@@ -349,7 +378,8 @@ fn after(packet: *mut Packet, op: u32, key: u64, pair: bool, seen: &Seen) {
 
 #[inline(always)]
 fn kind_of(op: u32, flags: u32, result: u32, seen: &Seen) -> u32 {
-    let plain = flag::EXEMPT | flag::MONITORED | flag::PAIR | flag::PAIRS;
+    let kept = flag::SOFT | flag::OPEN | flag::FACTOR;
+    let plain = flag::EXEMPT | flag::MONITORED | flag::PAIR | flag::PAIRS | kept;
     let due = if seen.step.flags & !plain != 0 { event::DUE } else { NO_EVENT };
     match op {
         _ if seen.step.verdict == verdict::AGAIN => NO_EVENT,
@@ -361,7 +391,11 @@ fn kind_of(op: u32, flags: u32, result: u32, seen: &Seen) -> u32 {
         op::ADMIT if seen.step.verdict == verdict::BUSY && seen.step.flags & flag::MONITORED != 0 => {
             event::BUSY
         }
-        op::CHECK if seen.locked_until != 0 && flags & ask::LOGON != 0 => event::REFUSED,
+        op::CHECK
+            if seen.locked_until != 0 && flags & ask::LOGON != 0 && seen.step.flags & flag::OPEN == 0 =>
+        {
+            event::REFUSED
+        }
         op::RESOLVE => told(result),
         op::CONFIRM if seen.step.verdict == verdict::DONE => event::CLEARED,
         op::LOCK if seen.step.verdict == verdict::DONE => event::LOCKED,

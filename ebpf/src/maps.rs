@@ -4,14 +4,14 @@
 
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
-    btf_maps::{Array, HashMap, RingBuf},
+    btf_maps::{Array, HashMap, LpmTrie, RingBuf},
     macros::btf_map,
 };
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 use portcullis_common::{
     abi::{
-        EVENTS_BYTES, Entry, Event, MAX_ACCOUNTS, MAX_ACTORS, MAX_CLASSES, MAX_MEMBERS, MAX_PAIRS, MAX_TASKS,
-        MAX_UNKNOWN, Settings, stat,
+        EVENTS_BYTES, Entry, Event, MAX_ACCOUNTS, MAX_ACTORS, MAX_CLASSES, MAX_MEMBERS, MAX_PAIRS,
+        MAX_PLACES, MAX_TASKS, MAX_UNKNOWN, Place, Settings, stat,
     },
     ledger::Rule,
     sources::{BUCKETS, SourceRule},
@@ -34,6 +34,8 @@ pub static TASKS: HashMap<u64, Entry, { MAX_TASKS as usize }, NO_PREALLOC> = Has
 pub static CLASSES: Array<Rule, { 4 * MAX_CLASSES as usize }> = Array::new();
 #[btf_map]
 pub static MEMBERS: HashMap<u64, u32, { MAX_MEMBERS as usize }, NO_PREALLOC> = HashMap::new();
+#[btf_map]
+pub static PLACES: LpmTrie<Place, u32, { MAX_PLACES as usize }> = LpmTrie::new();
 #[btf_map]
 pub static SETTINGS: Array<Settings, 1> = Array::new();
 #[btf_map]

@@ -44,6 +44,8 @@ pub struct Seen {
     pub trips: u32,
     /// Cause of the lock.
     pub cause: u32,
+    /// 1: it is a soft one.
+    pub soft: u32,
     /// End of the lock, 0: none.
     pub locked_until: u64,
     /// Who held the last reservation that lapsed: kind.
@@ -63,6 +65,7 @@ impl Seen {
             reservations: 0,
             trips: 0,
             cause: 0,
+            soft: 0,
             locked_until: 0,
             lapsed_kind: 0,
             lapsed_actor: 0,
@@ -152,6 +155,7 @@ pub fn apply(row: *mut KernelRow, key: u64, now: u64, rule: &Rule, call: &Call) 
         reservations: counts.reservations,
         trips: row.ledger.trips,
         cause: row.ledger.cause,
+        soft: row.ledger.soft & 1,
         locked_until: row.ledger.locked_until,
         lapsed_kind: row.ledger.lapsed_kind,
         lapsed_actor: row.ledger.lapsed_actor,

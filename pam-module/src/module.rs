@@ -2,6 +2,7 @@
 //!
 //! * auth: let the password be entered, reserve a guess, go on (PAM_IGNORE) or refuse (PAM_AUTH_ERR after a delay).
 //! * setcred: confirm the pass, which clears the failures.
+//! * [`factor`]: the line that has another factor asked for.
 //! * [`account`]: refuse a locked account in logon services.
 //! * [`change`]: passwd's question for the current password.
 //! * [`conversation`]: for stacks whose modules ask themselves, charge at the first answer.
@@ -9,6 +10,7 @@
 pub mod account;
 pub mod change;
 pub mod conversation;
+mod factor;
 mod reserve;
 mod trouble;
 mod who;
@@ -36,6 +38,9 @@ const LONGEST_DELAY: Duration = Duration::from_secs(300);
 /// pam_sm_authenticate.
 pub fn authenticate(world: &impl World, options: &Options) -> c_int {
     complain(world, options);
+    if options.factor {
+        return factor::ask_for(world, options);
+    }
     let user = match world.user() {
         Ok(user) => user,
         Err(code) => return paused(code),
@@ -118,6 +123,7 @@ fn charge(world: &impl World, options: &Options, user: &[u8]) -> Charged {
         Err(trouble) => return uncounted(&trouble),
     };
     let mut request = Request::new(op::ADMIT, account);
+    request.flags = if options.offers_factor { ask::FACTOR } else { 0 };
     request.entry.detail = who::detail(world);
     let mut link = Link::NONE;
     let (answer, pair) = match reserve::reserve(world, &mut request, &mut link, options.wait) {

@@ -1,4 +1,5 @@
-//! The words on the PAM line: `[on_error=ignore|deny] [charge=submit|conversation|begin] [wait=SECONDS] [silent]`.
+//! The words on the PAM line: `[on_error=ignore|deny] [charge=submit|conversation|begin] [wait=SECONDS] [silent] [offers_factor]`,
+//! or, on the line that has another factor asked for, `factor [on_error=ignore|deny] [silent]`.
 //!
 //! Invariant: a word that is not understood changes nothing but the log. A typing error in a PAM file locks nobody out.
 
@@ -35,6 +36,10 @@ pub struct Options {
     pub wait: Duration,
     /// `silent`: the user is not told why he is refused.
     pub silent: bool,
+    /// `offers_factor`: further down the stack asks for another factor where the gate says so.
+    pub offers_factor: bool,
+    /// `factor`: this is the line that does.
+    pub factor: bool,
     /// Words that were not understood.
     pub unknown: Vec<String>,
 }
@@ -49,6 +54,8 @@ impl Default for Options {
             charge: Charge::Submit,
             wait: Duration::from_secs(10),
             silent: false,
+            offers_factor: false,
+            factor: false,
             unknown: Vec::new(),
         }
     }
@@ -66,6 +73,8 @@ impl Options {
                 b"charge=conversation" => options.charge = Charge::Conversation,
                 b"charge=begin" => options.charge = Charge::Begin,
                 b"silent" => options.silent = true,
+                b"offers_factor" => options.offers_factor = true,
+                b"factor" => options.factor = true,
                 _ => match seconds(word) {
                     Some(wait) => options.wait = wait,
                     None => options.unknown.push(word.escape_ascii().to_string()),

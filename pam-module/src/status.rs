@@ -14,6 +14,8 @@ pub const PERM_DENIED: c_int = Code::PERM_DENIED as c_int;
 pub const AUTH_ERR: c_int = Code::AUTH_ERR as c_int;
 /// PAM_IGNORE.
 pub const IGNORE: c_int = Code::IGNORE as c_int;
+/// PAM_CRED_UNAVAIL: what the factor line answers where no other factor is due.
+pub const CRED_UNAVAIL: c_int = Code::CRED_UNAVAIL as c_int;
 /// PAM_CONV_ERR.
 pub const CONV_ERR: c_int = Code::CONV_ERR as c_int;
 /// PAM_CONV_AGAIN: the application will come back.

@@ -16,6 +16,7 @@ use crate::options::{Charge, OnError, Options};
 use crate::world::{Attempt, Level, World};
 use crate::{module, status};
 
+mod factor;
 mod pair;
 
 struct Stage {
@@ -37,6 +38,7 @@ struct Stage {
     told: RefCell<Vec<String>>,
     kept: Cell<Option<u32>>,
     trouble: Cell<bool>,
+    kept_factor: Cell<bool>,
     stacked: bool,
     noted: RefCell<Vec<u8>>,
     listening: RefCell<Vec<Pending>>,
@@ -63,6 +65,7 @@ impl Stage {
             told: RefCell::default(),
             kept: Cell::default(),
             trouble: Cell::default(),
+            kept_factor: Cell::default(),
             stacked: false,
             noted: RefCell::default(),
             listening: RefCell::default(),
@@ -120,6 +123,12 @@ impl World for Stage {
     }
     fn trouble_kept(&self) -> bool {
         self.trouble.get()
+    }
+    fn keep_factor(&self) {
+        self.kept_factor.set(true);
+    }
+    fn kept_factor(&self) -> bool {
+        self.kept_factor.get()
     }
     fn arm(&self, attempt: Attempt) -> Result<(), c_int> {
         self.armed.borrow_mut().push(attempt);

@@ -94,6 +94,10 @@ pub trait World {
     fn keep_trouble(&self);
     /// Whether [`World::keep_trouble`] did.
     fn trouble_kept(&self) -> bool;
+    /// Keeps on this handle that another factor was asked for.
+    fn keep_factor(&self);
+    /// Whether [`World::keep_factor`] was called on this handle.
+    fn kept_factor(&self) -> bool;
     /// Has `attempt` resolved when the stack ends. Err: the code of libpam.
     fn arm(&self, attempt: Attempt) -> Result<(), c_int>;
     /// Listens to the conversation (PAM_CONV) until the stack ends: `conversation::answered` decides about the first

@@ -13,7 +13,6 @@
 //! * [`object`]: shared objects, loaded and unloaded.
 //! * [`pam`]: a service of its own on libpam.
 //! * [`pamtester`]: any stack, with any items.
-//! * [`siege`]: a host that guesses by ssh, and one that logs on.
 //! * [`ssh`]: ssh and sshd.
 //! * [`stack`]: changes to PAM stacks.
 //! * [`su`]: the real su, step by step: prompt, password, verdict.
@@ -36,7 +35,6 @@ pub mod next;
 pub mod object;
 pub mod pam;
 pub mod pamtester;
-pub mod siege;
 pub mod ssh;
 pub mod stack;
 pub mod su;

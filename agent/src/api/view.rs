@@ -55,6 +55,9 @@ pub struct Lock {
     pub until: Until,
     /// `trip`, `administrator`, `restored`.
     pub cause: String,
+    /// It is open to the places of `restrict`, or with another factor.
+    #[serde(default)]
+    pub soft: bool,
 }
 
 /// The shadow lock of an account.
@@ -124,6 +127,12 @@ pub struct RuleView {
     /// Seconds of the longest such wait.
     #[serde(default)]
     pub max_delay: u64,
+    /// Failures during the first lock, which is open with another factor, that lock for all.
+    #[serde(default)]
+    pub factor_deny: Option<u32>,
+    /// From where and when the account stays usable during the first lock.
+    #[serde(default)]
+    pub restrict: Option<String>,
     /// `passwd -l` follows a lock.
     pub shadow_lock: bool,
 }

@@ -94,6 +94,8 @@ impl Session {
             if account & UNKNOWN != 0 || account != u64::from(self.caller.uid) {
                 return None;
             }
+            // Whether his stack asks for more is his claim, too.
+            request.flags &= !(ask::FACTOR | ask::SOFT);
             let claim = request.entry.detail;
             request.entry.detail = Detail {
                 source: source::LOCAL,

@@ -160,7 +160,8 @@ pub fn actor(actor: &Actor) -> String {
 }
 
 fn lock(lock: &Lock, now: Timestamp) -> String {
-    format!("locked since {}, {}", local(lock.since), end(lock, now))
+    let soft = if lock.soft { " in part (see rule)" } else { "" };
+    format!("locked{soft} since {}, {}", local(lock.since), end(lock, now))
 }
 
 /// What counts for an account, in words.
@@ -180,6 +181,15 @@ fn rule(rule: &RuleView) -> String {
         format!("; a failure delays the next guess by {}, at most {}", span(rule.delay), span(rule.max_delay))
     };
     let within = span(rule.fail_interval);
+    let mut delay = delay;
+    if let Some(places) = &rule.restrict {
+        delay.push_str(&format!("; the first lock is open from {places}"));
+    }
+    if let Some(count) = rule.factor_deny {
+        delay.push_str(&format!(
+            "; the first lock is open with another factor, until {count} further failures"
+        ));
+    }
     match rule.pair_deny {
         Some(pair_deny) => format!(
             "{pair_deny} failures of one source within {within} shut it out, {} of all sources lock the account, \

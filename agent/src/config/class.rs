@@ -21,6 +21,8 @@ pub struct ClassInfo {
     pub monitor: bool,
     /// A lock is followed by `passwd -l`.
     pub shadow_lock: bool,
+    /// From where and when a locked account stays usable.
+    pub restrict: Option<String>,
 }
 
 impl ClassInfo {
@@ -41,6 +43,7 @@ impl Config {
             exempt,
             monitor: limits.mode == Mode::Monitor,
             shadow_lock,
+            restrict: limits.restrict.as_ref().filter(|_| !exempt).map(ToString::to_string),
         };
         let own = &self.default;
         let mut infos = vec![

@@ -51,6 +51,8 @@ macro_rules! with_limits {
             delay: Item,
             delay_growth: Item,
             max_delay: Item,
+            restrict: Item,
+            factor_deny: Item,
             shadow_lock: Item,
         }
 
@@ -69,6 +71,8 @@ macro_rules! with_limits {
                     delay: &self.delay,
                     delay_growth: &self.delay_growth,
                     max_delay: &self.max_delay,
+                    restrict: &self.restrict,
+                    factor_deny: &self.factor_deny,
                     shadow_lock: &self.shadow_lock,
                 }
             }
@@ -93,6 +97,8 @@ pub(super) struct LimitItems<'a> {
     pub(super) delay: &'a Item,
     pub(super) delay_growth: &'a Item,
     pub(super) max_delay: &'a Item,
+    pub(super) restrict: &'a Item,
+    pub(super) factor_deny: &'a Item,
     pub(super) shadow_lock: &'a Item,
 }
 

@@ -63,6 +63,8 @@ pub(super) fn config(file: &raw::File, problems: &mut Problems<'_>) -> Option<Co
         delay: Span::seconds(0),
         delay_growth: Growth::Linear,
         max_delay: Span::seconds(10),
+        restrict: None,
+        factor_deny: None,
         shadow_lock: false,
     };
     let default = limits(file.default.limits(), "default", &default, problems);
@@ -128,6 +130,8 @@ fn limits(
         delay,
         delay_growth: read.word(items.delay_growth, &key("delay_growth"), inherited.delay_growth, growths),
         max_delay,
+        restrict: read.restrict(items.restrict, &key("restrict"), &inherited.restrict),
+        factor_deny: read.factor_deny(items.factor_deny, &key("factor_deny"), inherited.factor_deny),
         shadow_lock: read.flag(items.shadow_lock, &key("shadow_lock"), inherited.shadow_lock),
     }
 }
@@ -186,7 +190,7 @@ impl Reader<'_, '_> {
         BreakGlass::Refused
     }
 
-    fn deny(&mut self, item: &Item, key: &str, inherited: u32) -> u32 {
+    pub(super) fn deny(&mut self, item: &Item, key: &str, inherited: u32) -> u32 {
         let Some(item) = item else { return inherited };
         let number = item.get_ref().as_integer().and_then(|number| u32::try_from(number).ok());
         match number {

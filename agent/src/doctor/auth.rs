@@ -1,5 +1,6 @@
 //! Judges one auth stack: whether a secret can be checked that our line has not admitted.
 
+use super::factor;
 use super::finding::{Check, Finding};
 use super::pam::load::{Handler, What};
 use super::pam::modules::{Nature, nature};
@@ -40,6 +41,7 @@ pub fn judge(service: &str, stack: &[Handler], findings: &mut Vec<Finding>) {
         findings.push(case.good());
     }
     findings.extend(case.charge());
+    findings.extend(case.ours().and_then(|ours| factor::judge(service, stack, ours)));
     findings.extend(case.unknown());
 }
 
@@ -158,7 +160,8 @@ impl Case<'_> {
 
     /// Our line asks for a password in a stack whose modules ask for something else.
     fn charge(&self) -> Vec<Finding> {
-        let Some(ours) = self.ours().filter(|ours| words::prompts(&ours.what)) else {
+        let Some(ours) = self.ours().filter(|ours| words::prompts(&ours.what) && !factor::offered(ours))
+        else {
             return Vec::new();
         };
         let behind = self.secrets(Passed::Admitted);

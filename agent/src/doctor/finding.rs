@@ -101,6 +101,10 @@ checks! {
     AuthCharge = "auth-charge", Warning;
     /// The same with modules that take one, too.
     AuthChargeMixed = "auth-charge-mixed", Note;
+    /// The line that has another factor asked for.
+    FactorLine = "factor-line", Error;
+    /// It is there for nothing.
+    FactorUnused = "factor-unused", Warning;
     /// Words that the line does not understand.
     LineWords = "line-words", Warning;
     /// The path on a line leads to no file.

@@ -4,6 +4,7 @@
 //! nothing of the running system is asked.
 
 mod auth;
+mod factor;
 pub mod finding;
 mod gate;
 mod host;

@@ -134,3 +134,35 @@ fn one_fault_in_a_shared_file_is_one_finding() {
     );
     assert_eq!(judge(&BTreeSet::new(), &|_| None).findings[0].check, Check::StackNone);
 }
+
+#[test]
+fn the_line_for_another_factor_must_not_leave_it_out() {
+    let stack = |first: &str, control: &str, behind: &str| {
+        format!(
+            "auth requisite pam_portcullis.so {first}\nauth [success=1 default=ignore] pam_unix.so\n\
+             auth requisite pam_deny.so\nauth {control} pam_portcullis.so factor\n{behind}auth required pam_permit.so\n"
+        )
+    };
+    let good = "[cred_unavail=1 ignore=ignore default=die]";
+    let oath = "auth requisite pam_oath.so usersfile=/etc/users.oath\n";
+    let of = |text: &str| wrong(&[("common-auth", text)]);
+    assert_eq!(of(&stack("offers_factor", good, oath)), [""; 0]);
+    assert_eq!(of(&stack("", good, oath))[1..], ["factor-unused su common-auth:1"]);
+    for control in [
+        "[cred_unavail=1 ignore=1 default=die]",
+        "[cred_unavail=1 ignore=ignore default=ignore]",
+        "[cred_unavail=1 ignore=ignore default=1]",
+        "[default=1 ignore=ignore]",
+        "required",
+        "requisite",
+        "sufficient",
+        "optional",
+    ] {
+        let found = of(&stack("offers_factor", control, oath));
+        assert!(found.contains(&"factor-line su common-auth:4".to_owned()), "{control}: {found:?}");
+    }
+    let found = of(&stack("offers_factor", good, ""));
+    assert!(found.contains(&"factor-line su common-auth:4".to_owned()), "{found:?}");
+    let alone = "auth requisite pam_portcullis.so offers_factor\nauth required pam_unix.so\n";
+    assert_eq!(of(alone), ["factor-line su common-auth:1"]);
+}

@@ -3,6 +3,8 @@
 use super::pam::load::{Kind, What};
 
 const EVERYWHERE: [&[u8]; 3] = [b"on_error=ignore", b"on_error=deny", b"silent"];
+/// On an auth line: the promise of a line for another factor, and that line.
+const FACTOR: [&[u8]; 2] = [b"offers_factor", b"factor"];
 const CHARGE: [&[u8]; 3] = [b"charge=submit", b"charge=conversation", b"charge=begin"];
 /// Longest `wait=`, in seconds.
 const MAX_WAIT: u64 = 300;
@@ -15,7 +17,9 @@ fn wait(word: &[u8]) -> bool {
 
 fn known(kind: Kind, word: &[u8]) -> bool {
     match kind {
-        Kind::Auth => EVERYWHERE.contains(&word) || CHARGE.contains(&word) || wait(word),
+        Kind::Auth => {
+            EVERYWHERE.contains(&word) || CHARGE.contains(&word) || FACTOR.contains(&word) || wait(word)
+        }
         Kind::Password => EVERYWHERE.contains(&word) || wait(word),
         Kind::Account | Kind::Session => EVERYWHERE.contains(&word),
     }
@@ -64,7 +68,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(seen, 14, "words on the three lines");
+        assert_eq!(seen, 15, "words on the three lines");
         for word in ["wait=301", "wait=", "wait=-1", "wait=1m", "charge=", "Silent", "on_error", "debug"] {
             assert_eq!(unknown(Kind::Auth, &[word.into()]), [word]);
         }

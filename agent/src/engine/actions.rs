@@ -89,7 +89,10 @@ impl Engine {
     /// Locks in the gate and looks whether it did.
     pub(super) fn gate_lock(&mut self, uid: u32, until: Boot, why: u32) -> Result<Outcome, EngineError> {
         let id = self.intend(uid, Kind::GateLock, Some(until), None)?;
-        let done = gate::lock(u64::from(uid), until.0, why).and_then(|_| gate::check(u64::from(uid)));
+        let soft =
+            why == cause::RESTORED && self.store.locks().iter().any(|lock| lock.uid == uid && lock.is_soft());
+        let done =
+            gate::lock_as(u64::from(uid), until.0, why, soft).and_then(|_| gate::check(u64::from(uid)));
         let outcome = match done {
             Ok(answer) if answer.locked_until == until.0 => Outcome::Verified,
             Ok(answer) if answer.locked_until == 0 && until.0 <= answer.now => Outcome::Verified,
@@ -252,7 +255,9 @@ impl Engine {
                     crate::rows::actor(super::events::source_of(actor.kind, actor.id), &mut self.names)
                 });
                 if until.0 > now.boot {
-                    self.store_lock(uid, &account.name, until, "trip", trips, &now);
+                    let soft = self.tables.row(u64::from(uid))?.is_some_and(|row| row.ledger.soft != 0);
+                    let why = if soft { StoredLock::SOFT } else { "trip" };
+                    self.store_lock(uid, &account.name, until, why, trips, &now);
                 }
                 self.store.set_told(uid, Told { trips, until: until.0 });
             }

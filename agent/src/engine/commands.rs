@@ -153,7 +153,8 @@ impl Engine {
         let row = self.view(u64::from(uid), found.as_ref(), &now)?;
         let (class, rule) = self.tables.rule_of(u64::from(uid))?;
         let shadow_lock = self.info(class).is_some_and(|info| info.shadow_lock);
-        let rule = rows::rule_view(&rule, shadow_lock);
+        let mut rule = rows::rule_view(&rule, shadow_lock);
+        rule.restrict = self.info(class).and_then(|info| info.restrict.clone());
         let attempts: Vec<Attempt> = self
             .store
             .history(uid, SHOWN)

@@ -151,6 +151,9 @@ impl Engine {
         if event.flags & flag::EXPIRED != 0 {
             notes.push("a lock had run out".to_owned());
         }
+        if event.flags & flag::SOFT != 0 && event.locked_until != 0 {
+            notes.push("locked in part: open as its class says".to_owned());
+        }
         if event.flags & flag::EXEMPT != 0 {
             notes.push("exempt".to_owned());
         }

@@ -225,12 +225,15 @@ impl Engine {
         Ok(class)
     }
 
-    /// What the policy must know of a uid's class.
+    /// What the policy must know of a uid's class: while a lock is a soft one, that nothing is to shut out those to whom it
+    /// is open.
     fn policy_class(&mut self, uid: u32) -> Result<portcullis_policy::Class, EngineError> {
         let class = self.class_of(uid)?;
-        Ok(self
+        let class = self
             .info(class)
-            .map_or(portcullis_policy::Class { exempt: false, shadow_lock: false }, ClassInfo::policy))
+            .map_or(portcullis_policy::Class { exempt: false, shadow_lock: false }, ClassInfo::policy);
+        let soft = self.tables.row(u64::from(uid))?.is_some_and(|row| row.ledger.soft != 0);
+        Ok(if soft { portcullis_policy::Class { shadow_lock: false, ..class } } else { class })
     }
 
     fn info(&self, class: u32) -> Option<&ClassInfo> {

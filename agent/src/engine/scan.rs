@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::{Engine, EngineError};
 use crate::accounts::{Directory, Nss};
 use crate::api::view::Event;
+use crate::clock;
 use crate::config::{CLASS_DEFAULT, Config};
 use crate::kernel::gate::Subject;
 use crate::kernel::{Slice, TableRow, gate};
@@ -269,11 +270,12 @@ impl Engine {
                 }
             }
         }
-        let rules = config.rules();
+        let rules = config.rules(clock::minute());
+        let places = config.places();
         let list: Vec<(u32, u32)> = members.iter().map(|(uid, class)| (*uid, *class)).collect();
-        if !self.tables.has_config(&rules, &list)? {
+        if !self.tables.has_config(&rules, &list)? || !self.tables.has_places(&places)? {
             self.drop_monitored_locks(&rules, &members)?;
-            self.tables.write_config(&rules, &list)?;
+            self.tables.write_all(&rules, &list, &places)?;
         }
         self.infos = config.class_infos();
         let rules_of_sources = self.config.sc5 != config.sc5;

@@ -20,6 +20,7 @@ use super::{Engine, EngineError, PASSWD};
 use crate::accounts::Nss;
 use crate::api::hub::Hub;
 use crate::api::view::Until;
+use crate::clock;
 use crate::config::Config;
 use crate::kernel::{EventRing, Loaded, SourceTables, Tables, gate};
 use crate::metrics::Metrics;
@@ -46,9 +47,10 @@ pub struct BroughtUp {
 /// The gate's tables cannot be read or written. A lock that cannot be given back is logged.
 pub fn bring_up(config: &Config, loaded: Loaded, store: &Store) -> Result<BroughtUp, EngineError> {
     let mut tables = Tables::open()?;
-    let (rules, members) = (config.rules(), config.members(&Nss)?);
-    if !tables.has_config(&rules, &members)? {
-        tables.write_config(&rules, &members)?;
+    let (rules, members) = (config.rules(clock::minute()), config.members(&Nss)?);
+    let places = config.places();
+    if !tables.has_config(&rules, &members)? || !tables.has_places(&places)? {
+        tables.write_all(&rules, &members, &places)?;
     }
     SourceTables::open()?.set_rule(config.sc5.rule())?;
     let now = Now::read()?;
@@ -61,7 +63,7 @@ pub fn bring_up(config: &Config, loaded: Loaded, store: &Store) -> Result<Brough
         {
             continue;
         }
-        match gate::lock(u64::from(lock.uid), until, cause::RESTORED) {
+        match gate::lock_as(u64::from(lock.uid), until, cause::RESTORED, lock.is_soft()) {
             Ok(answer) if answer.locked_until == until => restored += 1,
             // Exempt by now: the policy lets go of it.
             Ok(_) => log::info!("the lock of uid {} is not given back: it is exempt", lock.uid),

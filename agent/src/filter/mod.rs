@@ -14,7 +14,6 @@ pub mod links;
 pub mod load;
 pub mod metrics;
 pub mod netlink;
-pub mod nft;
 pub mod samples;
 pub mod sockets;
 pub mod table;

@@ -86,9 +86,23 @@ impl From<u64> for Subject {
 /// # Errors
 /// The gate does not answer or has no room.
 pub fn lock(subject: impl Into<Subject>, until: u64, cause: u32) -> Result<Answer, KernelError> {
+    lock_as(subject, until, cause, false)
+}
+
+/// The same; `soft`: a lock that is open to those whom the account's class names.
+///
+/// # Errors
+/// As [`lock`].
+pub fn lock_as(
+    subject: impl Into<Subject>,
+    until: u64,
+    cause: u32,
+    soft: bool,
+) -> Result<Answer, KernelError> {
     let mut request = subject.into().request(op::LOCK);
     request.until = until;
     request.arg = cause;
+    request.flags |= if soft { ask::SOFT } else { 0 };
     call(&request)
 }
 

@@ -33,12 +33,19 @@ const fn bytes<T>() -> u32 {
 }
 
 /// Every pinned map.
-pub(super) const SHAPES: [Shape; 12] = [
+pub(super) const SHAPES: [Shape; 13] = [
     hash(map::ACCOUNTS, bytes::<abi::Row>(), abi::MAX_ACCOUNTS),
     hash(map::UNKNOWN, bytes::<abi::Row>(), abi::MAX_UNKNOWN),
     hash(map::PAIRS, bytes::<abi::Row>(), abi::MAX_PAIRS),
     hash(map::TASKS, bytes::<abi::Entry>(), abi::MAX_TASKS),
     hash(map::MEMBERS, 4, abi::MAX_MEMBERS),
+    Shape {
+        name: map::PLACES,
+        kind: MapType::LpmTrie,
+        key: 4 + bytes::<abi::Place>(),
+        value: 4,
+        entries: abi::MAX_PLACES,
+    },
     array(map::CLASSES, bytes::<Rule>(), 4 * abi::MAX_CLASSES),
     array(map::SETTINGS, bytes::<abi::Settings>(), 1),
     array(map::SOURCES, bytes::<Bucket>(), BUCKETS),

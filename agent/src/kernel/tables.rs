@@ -5,13 +5,15 @@
 //! the gate alone does that. New rows come from an older gate alone ([`handover`]), while nobody is answered.
 
 mod handover;
+mod places;
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use aya::Pod;
+use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{Array, HashMap, Map, MapData, MapError};
-use portcullis_common::abi::{self, Entry, Row, Settings, map, stat};
+use portcullis_common::abi::{self, Entry, Place, Row, Settings, map, stat};
 use portcullis_common::ledger::{Actor, Rule};
 use portcullis_common::pair::PAIR;
 
@@ -28,6 +30,7 @@ pub struct Tables {
     pairs: HashMap<MapData, u64, Row>,
     tasks: HashMap<MapData, u64, Entry>,
     members: HashMap<MapData, u64, u32>,
+    places: LpmTrie<MapData, Place, u32>,
     classes: Array<MapData, Rule>,
     settings: Array<MapData, Settings>,
     stats: Array<MapData, u64>,
@@ -163,6 +166,8 @@ impl Tables {
             pairs: hash(folder, map::PAIRS)?,
             tasks: hash(folder, map::TASKS)?,
             members: hash(folder, map::MEMBERS)?,
+            places: LpmTrie::try_from(Map::LpmTrie(open(folder, map::PLACES)?))
+                .map_err(table("use", map::PLACES))?,
             classes: array(folder, map::CLASSES)?,
             settings: array(folder, map::SETTINGS)?,
             stats: array(folder, map::STATS)?,
@@ -200,6 +205,19 @@ impl Tables {
     /// # Errors
     /// More classes or members than fit, or a table that cannot be written; the running configuration then stays.
     pub fn write_config(&mut self, rules: &[Rule], members: &[(u32, u32)]) -> Result<u32, KernelError> {
+        self.write_all(rules, members, &[])
+    }
+
+    /// The same, with the places to which soft locks are open.
+    ///
+    /// # Errors
+    /// As [`Tables::write_config`].
+    pub fn write_all(
+        &mut self,
+        rules: &[Rule],
+        members: &[(u32, u32)],
+        places: &[(u32, Place)],
+    ) -> Result<u32, KernelError> {
         if rules.len() > abi::MAX_CLASSES as usize {
             let (count, limit) = (rules.len(), abi::MAX_CLASSES);
             return Err(KernelError::TooMany { what: "classes", count, limit });
@@ -225,9 +243,12 @@ impl Tables {
                 .insert(abi::member_key(next, *uid), class, 0)
                 .map_err(table("write", map::MEMBERS))?;
         }
+        self.remove_places(|generation| generation != settings.generation)?;
+        self.write_places(next, places)?;
         settings.generation = next;
         self.settings.set(0, settings, 0).map_err(table("write", map::SETTINGS))?;
         self.remove_members(|generation| generation != next)?;
+        self.remove_places(|generation| generation != next)?;
         Ok(next)
     }
 

@@ -131,6 +131,9 @@ impl Tables {
         for class in 0..4 * abi::MAX_CLASSES {
             self.set_class(class, before.class(class)?)?;
         }
+        for (bits, place) in before.all_places()? {
+            self.set_place(bits, place)?;
+        }
         before.each_member(|key, class| self.set_member(key, class))
     }
 

@@ -50,8 +50,8 @@ pub struct Rule {
     pub max_delay: u64,
     /// With [`rule_flag::PAIR`]: failures of one source that lock it out; `deny` is then what locks the account.
     pub pair_deny: u32,
-    /// Explicit padding.
-    pub pad: u32,
+    /// With [`rule_flag::SOFT`]: failures during a soft lock that make it a lock for all, 1 to [`SLOTS`].
+    pub soft_deny: u32,
 }
 
 /// Bits of `Rule::flags`.
@@ -64,6 +64,16 @@ pub mod rule_flag {
     pub const DELAY_DOUBLES: u32 = 4;
     /// Failures count per account and source first ([`Rule::of_pairs`]): the gate's affair, the ledger takes no notice.
     pub const PAIR: u32 = 8;
+    /// The first trip sets a soft lock, which does not hold for calls with [`Call::open`]; the next one a lock for all.
+    pub const SOFT: u32 = 64;
+    /// A soft lock is open to listed places: the gate's affair, as are the rest of these.
+    pub const RESTRICT: u32 = 128;
+    /// It is open to every place.
+    pub const ANYWHERE: u32 = 256;
+    /// It is open to no place: not at this hour.
+    pub const CLOSED: u32 = 512;
+    /// It is open to whoever has another factor.
+    pub const FACTOR: u32 = 1024;
 }
 
 /// `time` doubled `times` times, at most `cap`.
@@ -95,7 +105,7 @@ impl Rule {
         delay: 0,
         max_delay: 0,
         pair_deny: 0,
-        pad: 0,
+        soft_deny: 0,
     };
 
     /// What holds for the pairs of this class. Where it counts none, what is left of earlier ones ends by the class's own
@@ -103,7 +113,9 @@ impl Rule {
     #[must_use]
     pub fn of_pairs(&self) -> Self {
         let pairs = self.flags & rule_flag::PAIR != 0 && !cfg!(feature = "mutation-one-scope");
-        Self { deny: if pairs { self.pair_deny } else { self.deny }, ..*self }
+        let deny = if pairs { self.pair_deny } else { self.deny };
+        // A source that is shut out is shut out.
+        Self { deny, flags: self.flags & !rule_flag::SOFT, ..*self }
     }
 
     /// By how much the end of a lock is shifted down: to nearly nothing where accounts of this class are never locked.
@@ -115,8 +127,8 @@ impl Rule {
 
     /// Failures that trip: `deny`; out of reach for exempt accounts.
     #[inline(always)]
-    pub(super) fn trip_limit(&self) -> u32 {
-        self.limit() + (self.flags & rule_flag::EXEMPT) * SLOTS as u32
+    pub(super) fn trip_limit(&self, soft: u32) -> u32 {
+        self.limit_now(soft) + (self.flags & rule_flag::EXEMPT) * SLOTS as u32
     }
 
     /// What a verdict is worth to this class: an exempt account is neither locked nor kept waiting. Of a guess that
@@ -168,6 +180,13 @@ impl Rule {
         } else {
             self.deny
         }
+    }
+
+    /// The same during a soft lock (`soft` is 1), or not (0).
+    #[inline(always)]
+    pub(super) fn limit_now(&self, soft: u32) -> u32 {
+        let soft_limit = Self { deny: self.soft_deny, ..Self::DEFAULT }.limit();
+        self.limit() + soft * soft_limit - soft * self.limit()
     }
 
     /// Reservations one actor may hold: one less than would shut everybody else out.
@@ -246,8 +265,8 @@ pub struct Ledger {
     pub climb_until: u64,
     /// Trips in a row, each within `backoff_window` of the lock before, less one.
     pub level: u32,
-    /// Explicit padding.
-    pub pad: u32,
+    /// 1: the lock is a soft one, see [`rule_flag::SOFT`].
+    pub soft: u32,
     /// Who held it: `Actor::kind`.
     pub lapsed_kind: u32,
     /// Passes so far; modulo [`PASSES`] the next element of `passes` to be written.
@@ -288,12 +307,23 @@ pub struct Call {
     pub process: u32,
     /// RESOLVE: its parent.
     pub parent: u32,
+    /// ADMIT: 1 where a soft lock is open to this call. LOCK: 1 for a soft lock.
+    pub open: u32,
 }
 
 impl Call {
     /// A call with nothing but its op.
     pub const fn new(op: u32) -> Self {
-        Self { op, arg: 0, token: 0, until: 0, actor: Actor { kind: 0, id: 0 }, process: 0, parent: 0 }
+        Self {
+            op,
+            arg: 0,
+            token: 0,
+            until: 0,
+            actor: Actor { kind: 0, id: 0 },
+            process: 0,
+            parent: 0,
+            open: 0,
+        }
     }
 }
 

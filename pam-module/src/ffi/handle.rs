@@ -47,6 +47,9 @@ const ACCOUNT: &CStr = c"portcullis_account";
 /// The same, 1: an attempt was decided without the gate.
 const TROUBLE: &CStr = c"portcullis_trouble";
 
+/// The same for another factor that was asked for: there, or not.
+const FACTOR: &CStr = c"portcullis_factor";
+
 /// libpam and the system behind one handle.
 pub(super) struct Pam(pub(super) *mut PamHandle);
 
@@ -246,6 +249,19 @@ impl World for Pam {
 
     fn trouble_kept(&self) -> bool {
         self.kept(TROUBLE) != 0
+    }
+
+    fn keep_factor(&self) {
+        let value = std::ptr::without_provenance_mut::<c_void>(1);
+        // SAFETY: as in `keep_account`. An error means that the account phase refuses.
+        let _ = unsafe { pam_set_data(self.0, FACTOR.as_ptr(), value, None) };
+    }
+
+    fn kept_factor(&self) -> bool {
+        let mut value: *const c_void = null();
+        // SAFETY: the handle is live; `value` outlives the call.
+        let code = unsafe { pam_get_data(self.0, FACTOR.as_ptr(), &raw mut value) };
+        code == status::SUCCESS && !value.is_null()
     }
 
     fn arm(&self, attempt: Attempt) -> Result<(), c_int> {

@@ -27,7 +27,8 @@ pub fn account(world: &impl World, options: &Options) -> c_int {
         Err(errno) => return unreachable_gate_after(world, options, &user, &Trouble::Users(errno)),
     };
     let mut request = Request::new(op::CHECK, u64::from(uid));
-    request.flags = ask::LOGON;
+    // What asked for the other factor on this handle has let it pass.
+    request.flags = ask::LOGON | if world.kept_factor() { ask::FACTOR } else { 0 };
     request.entry.detail = who::detail(world);
     match reserve::ask_both(world, &request) {
         Ok(answer) if matches!(answer.verdict, verdict::DONE | verdict::NOTHING) => {

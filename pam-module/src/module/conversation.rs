@@ -7,7 +7,7 @@
 //! questions follow: a code after a password is one logon.
 
 use libc::c_int;
-use portcullis_common::abi::{Request, op, verdict};
+use portcullis_common::abi::{Request, ask, op, verdict};
 
 use super::trouble::{Trouble, unreachable_gate};
 use super::{Charged, charge, refuse, reserve, who};
@@ -40,6 +40,7 @@ pub(super) fn begin(world: &impl World, options: &Options, user: Vec<u8>) -> c_i
         Err(trouble) => return unreachable_gate(world, options, &user, &trouble),
     };
     let mut request = Request::new(op::CHECK, account);
+    request.flags = if options.offers_factor { ask::FACTOR } else { 0 };
     request.entry.detail = who::detail(world);
     match reserve::ask_both(world, &request) {
         Ok(answer) if answer.refuses() => {

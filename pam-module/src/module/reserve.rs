@@ -28,6 +28,7 @@ pub fn reserve(
     link: &mut Link,
     wait: Duration,
 ) -> Result<(Answer, u64), Error> {
+    let asked = request.flags;
     let mut waiting = Waiting { waited: Duration::ZERO, most: wait };
     let first = admit(world, request, link, &mut waiting)?;
     if first.verdict != verdict::PAIR {
@@ -35,13 +36,13 @@ pub fn reserve(
         return Ok((first, 0));
     }
     let mut pair = *request;
-    pair.flags = ask::PAIR;
+    pair.flags = asked | ask::PAIR;
     let at_pair = admit(world, &mut pair, link, &mut waiting)?;
     // No room for the pair, or a class that has none any more: the account's own limit holds.
     if !matches!(at_pair.verdict, verdict::ADMITTED | verdict::UNCOUNTED) {
         return Ok((at_pair, 0));
     }
-    request.flags = ask::PAIRED;
+    request.flags = asked | ask::PAIRED;
     let at_account = admit(world, request, link, &mut waiting);
     match at_account {
         Ok(mut answer) if answer.verdict == verdict::ADMITTED => {

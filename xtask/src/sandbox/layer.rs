@@ -19,7 +19,9 @@ use std::process::Command;
 use std::time::Instant;
 
 /// Programs that the sandbox and the tests use.
-const PACKAGES: [&str; 13] = [
+const PACKAGES: [&str; 15] = [
+    "libpam-oath",
+    "oathtool",
     "openssh-server",
     "sudo",
     "cron",

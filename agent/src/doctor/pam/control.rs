@@ -45,6 +45,8 @@ pub const PERM_DENIED: usize = 6;
 pub const AUTH_ERR: usize = 7;
 /// PAM_NEW_AUTHTOK_REQD.
 pub const NEW_AUTHTOK_REQD: usize = 12;
+/// PAM_CRED_UNAVAIL.
+pub const CRED_UNAVAIL: usize = 15;
 /// PAM_AUTHTOK_ERR.
 pub const AUTHTOK_ERR: usize = 20;
 /// PAM_IGNORE.

@@ -7,6 +7,8 @@ use super::load::{Handler, What};
 pub enum Nature {
     /// pam_portcullis.
     Ours,
+    /// The same where it only has another factor asked for.
+    Factor,
     /// Checks a password, and takes the one that a line above has asked for.
     Password,
     /// Checks passwords and other things; takes a password that was asked for.
@@ -149,6 +151,7 @@ pub fn nature(handler: &Handler) -> Nature {
         return Nature::Harmless;
     };
     match name {
+        "pam_portcullis" if words.iter().any(|word| word == b"factor") => Nature::Factor,
         "pam_portcullis" => Nature::Ours,
         "pam_permit" => Nature::Permit,
         "pam_deny" => Nature::Deny,
