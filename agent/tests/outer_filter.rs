@@ -17,7 +17,7 @@ use portcullis_agent::clock;
 use portcullis_agent::config::filter::Filter;
 use portcullis_agent::filter::attach::{self, Hook, Places};
 use portcullis_agent::filter::load::{self, Programs};
-use portcullis_agent::filter::table::Table;
+use portcullis_agent::filter::table::{DropTable, Table};
 use portcullis_agent::filter::{links, task};
 use portcullis_agent::store::drops::{DropStore, StoredDrop};
 use portcullis_common::filter::{FILTER_DIR, Lease, Net, reason, stat};
@@ -53,7 +53,7 @@ fn verdicts(programs: &mut Programs, bytes: &[u8], raw: bool) -> Vec<(&'static s
 
 fn clear(table: &mut Table) {
     let mut nets = Vec::new();
-    table.each(|net, _| nets.push(net)).unwrap();
+    table.each(&mut |net, _| nets.push(net)).unwrap();
     for net in nets {
         assert!(table.remove(net).unwrap());
     }

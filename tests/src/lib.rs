@@ -13,6 +13,7 @@
 //! * [`object`]: shared objects, loaded and unloaded.
 //! * [`pam`]: a service of its own on libpam.
 //! * [`pamtester`]: any stack, with any items.
+//! * [`siege`]: a host that guesses by ssh, and one that logs on.
 //! * [`ssh`]: ssh and sshd.
 //! * [`stack`]: changes to PAM stacks.
 //! * [`su`]: the real su, step by step: prompt, password, verdict.
@@ -35,6 +36,7 @@ pub mod next;
 pub mod object;
 pub mod pam;
 pub mod pamtester;
+pub mod siege;
 pub mod ssh;
 pub mod stack;
 pub mod su;

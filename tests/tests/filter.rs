@@ -467,3 +467,49 @@ fn foreign_xdp(interface: &str) -> String {
     let at = text.find("prog/xdp id ").unwrap();
     text[at..].split_whitespace().take(3).collect::<Vec<_>>().join(" ")
 }
+
+#[test]
+fn nftables_drop_where_they_are_asked_for() {
+    let config = format!("{CONFIG}backend = \"nft\"\n");
+    let setup = Setup { config: Some(&config), no_agent: false, bare: false };
+    if !enter("nftables_drop_where_they_are_asked_for", &setup) {
+        return;
+    }
+    let (attacker, innocent) = (Host::new("attacker", 1).unwrap(), Host::new("innocent", 2).unwrap());
+    for host in [&attacker, &innocent] {
+        filtered(host, "nft");
+        wait_for("the wire", 10, || host.pings()).unwrap();
+    }
+    serve(8080);
+    // Somebody else's table stays as it is.
+    assert!(run("nft", &["add", "table", "inet", "other"]).unwrap().0);
+    drop_net(&["10.9.1.2", "--for", "1h"]);
+    drop_net(&["10.9.1.0/24", "--port", "8080"]);
+    drop_net(&["2001:db8:1::/48"]);
+    assert!(!attacker.pings().unwrap() && !attacker.pings_at(attacker.here[1]).unwrap());
+    assert!(innocent.pings().unwrap() && innocent.gets(8080).unwrap());
+    // Again, for another time: it takes the place of the first.
+    drop_net(&["10.9.1.2", "--for", "2h"]);
+    assert!(run("portcullis", &["undrop", "10.9.1.2"]).unwrap().0);
+    assert!(attacker.pings().unwrap() && !attacker.gets(8080).unwrap(), "the lease for a port is left");
+    assert!(attacker.run("ip", &["addr", "add", "10.9.1.9/24", "dev", "e0"]).unwrap().0);
+    drop_net(&["10.9.0.0/16", "--force"]);
+    let here = attacker.here[0].to_string();
+    assert!(attacker.run("ping", &["-n", "-c1", "-W1", "-I", "10.9.1.9", &here]).unwrap().0, "it is allowed");
+    assert!(!innocent.pings().unwrap());
+    assert!(run("portcullis", &["undrop", "10.9.0.0/16"]).unwrap().0);
+    drop_net(&["10.9.2.2", "--for", "5s"]);
+    agent::kill_9().unwrap();
+    assert!(!innocent.pings().unwrap() && !attacker.gets(8080).unwrap());
+    wait_for("the end of the lease", 10, || innocent.pings()).unwrap();
+    start_agent();
+    let list: String = (0..20_000_u32).map(|n| format!("11.0.{}.{}\n", n >> 8, n & 255)).collect();
+    std::fs::write("/root/list", list).unwrap();
+    drop_net(&["--file", "/root/list"]);
+    assert!(!attacker.gets(8080).unwrap(), "given back by the store");
+    std::fs::write("/etc/portcullis/portcullis.toml", "break_glass = \"admin\"\n").unwrap();
+    assert!(run("portcullis", &["reload"]).unwrap().0);
+    wait_for("the filter's end", 10, || attacker.gets(8080)).unwrap();
+    let tables = run("nft", &["list", "tables"]).unwrap().1;
+    assert!(tables.contains("other") && !tables.contains("portcullis"), "{tables}");
+}

@@ -89,7 +89,7 @@ fn the_demos_story() {
     let status = std::process::Command::new(xtask().unwrap())
         .args(["sandbox", "--quiet", "--config", concat!(env!("CARGO_MANIFEST_DIR"), "/demo.toml"), "--bind"])
         .arg(concat!(env!("CARGO_BIN_EXE_portcullis-demo"), ":/opt/portcullis-demo"))
-        .args(["--", "/opt/portcullis-demo"])
+        .args(["--", "/opt/portcullis-demo", "--siege"])
         .status()
         .unwrap();
     assert!(status.success());

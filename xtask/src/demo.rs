@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: three wrong passwords, seen from a fresh clone. Installs what is missing, builds, opens a sandbox
+//! `cargo xtask demo`: three wrong passwords, and a host that guesses by ssh, seen from a fresh clone. Installs what is missing, builds, opens a sandbox
 //! and plays the story (program `portcullis-demo` of the tests) in it. Its status is the story's.
 
 use crate::error::Result;
@@ -24,7 +24,7 @@ pub fn demo(workspace: &Workspace) -> Result<u8> {
         config: Some(workspace.root.join("tests/demo.toml")),
         bind: vec![Bind { from: story, to: STORY_INSIDE.into() }],
         quiet: true,
-        command: vec![STORY_INSIDE.into()],
+        command: vec![STORY_INSIDE.into(), "--siege".into()],
         ..Options::default()
     };
     let status = sandbox::run(workspace, &options)?;

@@ -29,8 +29,8 @@ enum Verb {
         /// Part of a test's name; or `mutations`: break each invariant and see that a test notices;
         /// or `leaks`: the tests of leaks, with their long numbers; or `vm`: other kernels, in qemu
         filter: Option<String>,
-        /// After `vm`: this kernel only
-        kernel: Option<String>,
+        /// After `vm`: this kernel only; after `mutations`: those with this in their names
+        which: Option<String>,
     },
     /// Measure, in a throw-away system
     Bench {
@@ -112,10 +112,10 @@ fn dispatch(verb: Verb) -> Result<u8> {
         Verb::Build => build::build(&workspace)?,
         Verb::Sandbox(options) => return sandbox::run(&workspace, &options),
         Verb::Demo => return demo::demo(&workspace),
-        Verb::Test { filter, kernel } => {
+        Verb::Test { filter, which } => {
             return match filter.as_deref() {
-                Some("vm") => vm::test(&workspace, kernel.as_deref()),
-                Some("mutations") => mutations::run(&workspace),
+                Some("vm") => vm::test(&workspace, which.as_deref()),
+                Some("mutations") => mutations::run(&workspace, which.as_deref().unwrap_or_default()),
                 Some("leaks") => checks::leaks(&workspace),
                 filter => checks::test(&workspace, filter),
             };

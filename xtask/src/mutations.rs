@@ -128,9 +128,10 @@ const fn agent(feature: &'static str, breaks: &'static str) -> Mutation {
 
 /// Builds with each mutation and expects red. Ends with the sum: a mutation that was noticed has passed, once for each
 /// test that must notice it.
-pub fn run(workspace: &Workspace) -> Result<u8> {
+/// `which`: those with this in their names only.
+pub fn run(workspace: &Workspace, which: &str) -> Result<u8> {
     let mut stages = Stages::default();
-    for mutation in MUTATIONS {
+    for mutation in MUTATIONS.iter().filter(|mutation| mutation.feature.contains(which)) {
         let feature = mutation.feature;
         println!("== {feature}: without \"{}\"", mutation.breaks);
         match &mutation.place {
@@ -177,6 +178,8 @@ fn expect_red(stages: &mut Stages, feature: &str, command: &mut Command, says: O
 /// The gate with the mutation in it.
 fn object(workspace: &Workspace, feature: &str) -> Result<PathBuf> {
     build::refresh(workspace)?;
+    // What the tests of an upgrade upgrade to.
+    build::next(workspace)?;
     let object = workspace.target.join("ebpf").join(format!("{feature}.bpf.o"));
     let options = ebpf::Options { features: Some(feature.into()), out: Some(object.clone()), way: None };
     ebpf::build(workspace, &options)?;

@@ -101,6 +101,17 @@ impl Places {
         self.places.iter().map(|(index, place)| (*index, place))
     }
 
+    /// Notes the interfaces that nftables filters: it hangs on none.
+    pub fn follow_nft(&mut self, config: &Filter, interfaces: &[Interface]) {
+        let wanted = |other: &&Interface| other.link != Link::Loopback && config.wants(&other.name);
+        let place = |other: &Interface| {
+            let xdp = config.xdp.contains(&other.name);
+            let problem = xdp.then(|| "no XDP, nftables is used".to_owned());
+            (other.index, Place { name: other.name.clone(), hook: Some(Hook::Nft), problem })
+        };
+        self.places = interfaces.iter().filter(wanted).map(place).collect();
+    }
+
     /// Attaches where the configuration wants it and is not, lets go where it does not any more. `fresh`: the programs
     /// are new, links of older ones take them over.
     pub fn follow(

@@ -14,6 +14,7 @@ pub mod links;
 pub mod load;
 pub mod metrics;
 pub mod netlink;
+pub mod nft;
 pub mod samples;
 pub mod sockets;
 pub mod table;

@@ -3,7 +3,7 @@
 //! Invariants: a source has one entry; what the kernel skips where there is nothing (networks, the allow-list) is counted
 //! up before an entry is made and down after it is gone; an entry is replaced in one step, never taken out first.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -32,6 +32,55 @@ impl Stats {
     pub fn get(&self, index: u32) -> u64 {
         self.counters.get(index as usize).copied().unwrap_or(0)
     }
+}
+
+/// The drop table: the one interface to it, whatever drops.
+pub trait DropTable: Send {
+    /// Puts a lease in, in the place of the one the network has.
+    ///
+    /// # Errors
+    /// No room, or the kernel says no; nothing has changed then.
+    fn insert(&mut self, net: Net, lease: &record::Lease) -> Result<(), FilterError>;
+    /// Takes the lease of a network out; whether there was one.
+    ///
+    /// # Errors
+    /// The kernel says no.
+    fn remove(&mut self, net: Net) -> Result<bool, FilterError>;
+    /// The lease of exactly this network.
+    ///
+    /// # Errors
+    /// The kernel says no.
+    fn get(&self, net: Net) -> Result<Option<record::Lease>, FilterError>;
+    /// All leases. Entries that come and go meanwhile may be missed.
+    ///
+    /// # Errors
+    /// The kernel says no.
+    fn each(&self, see: &mut dyn FnMut(Net, record::Lease)) -> Result<(), FilterError>;
+    /// Makes the allow-list these networks: new ones first, so that a source on both lists is never off.
+    ///
+    /// # Errors
+    /// Too many, or the kernel says no.
+    fn allow(&mut self, nets: &[Net]) -> Result<(), FilterError>;
+    /// The allow-list as the kernel has it.
+    ///
+    /// # Errors
+    /// The kernel says no.
+    fn allowed(&self) -> Result<BTreeSet<Net>, FilterError>;
+    /// How many samples a second and processor.
+    ///
+    /// # Errors
+    /// The kernel says no.
+    fn pace(&mut self, samples: u32) -> Result<(), FilterError>;
+    /// The counters.
+    ///
+    /// # Errors
+    /// The kernel says no.
+    fn stats(&self) -> Result<Stats, FilterError>;
+    /// Makes all that was changed take effect, where it did not at once. On an error nothing since the last commit has.
+    ///
+    /// # Errors
+    /// The kernel says no, or does not show what was written.
+    fn commit(&mut self) -> Result<(), FilterError>;
 }
 
 /// Open handles of the filter's maps.
@@ -110,8 +159,68 @@ impl Table {
     /// Puts a lease in, in the place of the one the network has.
     ///
     /// # Errors
-    /// No room, or the kernel says no; nothing has changed then.
-    pub fn insert(&mut self, net: Net, lease: &record::Lease) -> Result<(), FilterError> {
+    /// Takes the lease of a network out; whether there was one.
+    ///
+    /// # Errors
+    /// The lease of exactly this network.
+    ///
+    /// # Errors
+    /// All leases. Entries that come and go meanwhile may be missed.
+    ///
+    /// # Errors
+    /// Makes the allow-list these networks: new ones first, so that a source on both lists is never off.
+    ///
+    /// # Errors
+    /// The allow-list as the kernel has it.
+    ///
+    /// # Errors
+    /// How many samples a second and processor.
+    ///
+    /// # Errors
+    /// The settings as the kernel has them.
+    ///
+    /// # Errors
+    /// The kernel says no.
+    pub fn settings(&self) -> Result<Settings, FilterError> {
+        self.settings.get(&0, 0).map_err(failed("read", map::SETTINGS))
+    }
+
+    fn set_settings(&mut self, settings: Settings) -> Result<(), FilterError> {
+        self.settings.set(0, settings, 0).map_err(failed("write", map::SETTINGS))
+    }
+
+    fn count_nets(&mut self, net: Net, change: i32) -> Result<(), FilterError> {
+        if let Net::V6(_, length) = net {
+            let count = self.lengths.entry(length).or_default();
+            *count = count.saturating_add_signed(change);
+            self.lengths.retain(|_, count| *count != 0);
+        }
+        let mut settings = self.settings()?;
+        settings.nets = settings.nets.saturating_add_signed(change);
+        self.set_settings(settings)
+    }
+
+    /// The filter's counters.
+    ///
+    /// # Errors
+    /// Whether a lease would drop packets of this address now; networks on the allow-list do not count.
+    ///
+    /// # Errors
+    /// The kernel says no.
+    pub fn drops(&self, address: IpAddr, now: u64) -> Result<bool, FilterError> {
+        let address = address.to_canonical();
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        for length in 0..=most {
+            if self.get(Net::around(address, length))?.is_some_and(|lease| lease.until > now) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+impl DropTable for Table {
+    fn insert(&mut self, net: Net, lease: &record::Lease) -> Result<(), FilterError> {
         let fresh = !net.is_host() && self.get(net)?.is_none();
         if fresh && let Net::V6(_, length) = net {
             let most = filter::MAX_LENGTHS as usize;
@@ -149,11 +258,7 @@ impl Table {
         Err(failed("write", name)(error))
     }
 
-    /// Takes the lease of a network out; whether there was one.
-    ///
-    /// # Errors
-    /// The kernel says no.
-    pub fn remove(&mut self, net: Net) -> Result<bool, FilterError> {
+    fn remove(&mut self, net: Net) -> Result<bool, FilterError> {
         let (done, name) = match net {
             Net::V4(address, filter::net::HOST_4) => {
                 (self.drops_4.remove(&address.to_be_bytes()), map::DROPS_4)
@@ -178,11 +283,7 @@ impl Table {
         }
     }
 
-    /// The lease of exactly this network.
-    ///
-    /// # Errors
-    /// The kernel says no.
-    pub fn get(&self, net: Net) -> Result<Option<record::Lease>, FilterError> {
+    fn get(&self, net: Net) -> Result<Option<record::Lease>, FilterError> {
         let (found, name) = match net {
             Net::V4(address, filter::net::HOST_4) => {
                 (self.drops_4.get(&address.to_be_bytes(), 0), map::DROPS_4)
@@ -203,11 +304,7 @@ impl Table {
         }
     }
 
-    /// All leases. Entries that come and go meanwhile may be missed.
-    ///
-    /// # Errors
-    /// The kernel says no.
-    pub fn each(&self, mut see: impl FnMut(Net, record::Lease)) -> Result<(), FilterError> {
+    fn each(&self, see: &mut dyn FnMut(Net, record::Lease)) -> Result<(), FilterError> {
         for entry in self.drops_4.iter().take(filter::MAX_HOSTS as usize) {
             let (key, lease) = entry.map_err(failed("read", map::DROPS_4))?;
             see(Net::V4(u32::from_be_bytes(key), filter::net::HOST_4), lease);
@@ -228,12 +325,8 @@ impl Table {
         Ok(())
     }
 
-    /// Makes the allow-list these networks: new ones first, so that a source on both lists is never off.
-    ///
-    /// # Errors
-    /// Too many, or the kernel says no.
-    pub fn allow(&mut self, nets: &[Net]) -> Result<(), FilterError> {
-        let wanted: std::collections::BTreeSet<Net> = nets.iter().copied().collect();
+    fn allow(&mut self, nets: &[Net]) -> Result<(), FilterError> {
+        let wanted: BTreeSet<Net> = nets.iter().copied().collect();
         let before = self.allowed()?;
         let mut settings = self.settings()?;
         settings.allowed = u32::try_from(wanted.len() + before.len()).unwrap_or(u32::MAX);
@@ -268,12 +361,8 @@ impl Table {
         self.set_settings(settings)
     }
 
-    /// The allow-list as the kernel has it.
-    ///
-    /// # Errors
-    /// The kernel says no.
-    pub fn allowed(&self) -> Result<std::collections::BTreeSet<Net>, FilterError> {
-        let mut found = std::collections::BTreeSet::new();
+    fn allowed(&self) -> Result<BTreeSet<Net>, FilterError> {
+        let mut found = BTreeSet::new();
         for key in self.allow_4.keys().take(filter::MAX_ALLOW as usize) {
             let key = key.map_err(failed("read", map::ALLOW_4))?;
             found.insert(Net::V4((u64::from_be_bytes(key.data()) >> 32) as u32, key.prefix_len() as u8));
@@ -285,43 +374,12 @@ impl Table {
         Ok(found)
     }
 
-    /// How many samples a second and processor.
-    ///
-    /// # Errors
-    /// The kernel says no.
-    pub fn pace(&mut self, samples: u32) -> Result<(), FilterError> {
+    fn pace(&mut self, samples: u32) -> Result<(), FilterError> {
         let settings = self.settings()?;
         self.set_settings(Settings { samples, ..settings })
     }
 
-    /// The settings as the kernel has them.
-    ///
-    /// # Errors
-    /// The kernel says no.
-    pub fn settings(&self) -> Result<Settings, FilterError> {
-        self.settings.get(&0, 0).map_err(failed("read", map::SETTINGS))
-    }
-
-    fn set_settings(&mut self, settings: Settings) -> Result<(), FilterError> {
-        self.settings.set(0, settings, 0).map_err(failed("write", map::SETTINGS))
-    }
-
-    fn count_nets(&mut self, net: Net, change: i32) -> Result<(), FilterError> {
-        if let Net::V6(_, length) = net {
-            let count = self.lengths.entry(length).or_default();
-            *count = count.saturating_add_signed(change);
-            self.lengths.retain(|_, count| *count != 0);
-        }
-        let mut settings = self.settings()?;
-        settings.nets = settings.nets.saturating_add_signed(change);
-        self.set_settings(settings)
-    }
-
-    /// The filter's counters.
-    ///
-    /// # Errors
-    /// The kernel says no.
-    pub fn stats(&self) -> Result<Stats, FilterError> {
+    fn stats(&self) -> Result<Stats, FilterError> {
         let mut stats = Stats::default();
         for (index, counter) in (0..).zip(stats.counters.iter_mut()) {
             let values = self.stats.get(&index, 0).map_err(failed("read", map::STATS))?;
@@ -330,18 +388,7 @@ impl Table {
         Ok(stats)
     }
 
-    /// Whether a lease would drop packets of this address now; networks on the allow-list do not count.
-    ///
-    /// # Errors
-    /// The kernel says no.
-    pub fn drops(&self, address: IpAddr, now: u64) -> Result<bool, FilterError> {
-        let address = address.to_canonical();
-        let most = if address.is_ipv4() { 32 } else { 128 };
-        for length in 0..=most {
-            if self.get(Net::around(address, length))?.is_some_and(|lease| lease.until > now) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+    fn commit(&mut self) -> Result<(), FilterError> {
+        Ok(())
     }
 }

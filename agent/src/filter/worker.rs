@@ -12,17 +12,19 @@ use super::book::{Book, Kept};
 use super::command::{Asker, FilterError};
 use super::guard::{self, Surroundings};
 use super::load::{self, Programs};
-use super::table::Table;
+use super::nft::Nft;
+use super::table::{DropTable, Table};
 use super::{Cause, Given, Held, Lease, Net, PORTS, links, sockets};
 use crate::api::drops::{FilterView, PlaceView};
 use crate::clock;
-use crate::config::filter::Filter as Config;
+use crate::config::filter::{Backend, Filter as Config};
 use crate::store::drops::{DropStore, StoredDrop};
 
 /// What is loaded.
 struct Loaded {
-    programs: Programs,
-    table: Table,
+    /// None: nftables drops.
+    programs: Option<Programs>,
+    table: Box<dyn DropTable>,
 }
 
 /// All state of the filter.
@@ -83,16 +85,22 @@ impl Worker {
 
     /// Whether samples can be read.
     pub(super) fn works(&self) -> bool {
-        self.loaded.is_some()
+        self.loaded.as_ref().is_some_and(|loaded| loaded.programs.is_some())
     }
 
     /// A new configuration.
     pub(super) fn adopt(&mut self, config: Config) -> Result<(), FilterError> {
         let was = std::mem::replace(&mut self.config, config);
+        let other = (&was.backend, &was.interfaces) != (&self.config.backend, &self.config.interfaces);
+        if other && (was.backend == Backend::Nft || self.config.backend == Backend::Nft) {
+            // Anew: what was dropped comes back from the store.
+            self.unload()?;
+        }
         if !was.enabled || !self.config.enabled || self.loaded.is_none() {
             self.start();
         } else if was != self.config {
             self.configure()?;
+            self.loaded()?.table.commit()?;
             self.follow(false)?;
         }
         match &self.problem {
@@ -102,16 +110,44 @@ impl Worker {
     }
 
     fn load(&mut self) -> Result<(), FilterError> {
-        let programs = load::load(load::OBJECT)?;
-        self.loaded = Some(Loaded { programs, table: Table::open()? });
+        self.loaded = Some(self.backend()?);
         // The allow-list before anything is dropped, the leases before anything is attached.
         self.configure()?;
         self.restore()?;
+        self.loaded()?.table.commit()?;
         self.follow(true)
+    }
+
+    /// What the configuration wants to drop, or what is left where the kernel does not take it.
+    fn backend(&self) -> Result<Loaded, FilterError> {
+        let nft = |config| {
+            let table = Box::new(Nft::new(config)?);
+            Ok::<_, FilterError>(Loaded { programs: None, table })
+        };
+        if self.config.backend == Backend::Nft {
+            attach::let_go()?;
+            return nft(&self.config);
+        }
+        let loaded = load::load(load::OBJECT)
+            .and_then(|programs| Ok(Loaded { programs: Some(programs), table: Box::new(Table::open()?) }));
+        match loaded {
+            Ok(loaded) => {
+                Nft::take_away()?;
+                Ok(loaded)
+            }
+            Err(error) => match nft(&self.config) {
+                Ok(other) => {
+                    log::warn!("nftables drops, since the kernel does not take the filter: {error}");
+                    Ok(other)
+                }
+                Err(_) => Err(error),
+            },
+        }
     }
 
     fn unload(&mut self) -> Result<(), FilterError> {
         attach::let_go()?;
+        Nft::take_away()?;
         self.loaded = None;
         self.places = Places::default();
         self.book = Book::default();
@@ -151,15 +187,21 @@ impl Worker {
         }
         self.names =
             links::list().map_err(|error| FilterError::Kernel(format!("cannot list interfaces: {error}")))?;
-        let Some(loaded) = &mut self.loaded else { return Ok(()) };
-        self.places.follow(&mut loaded.programs, &self.config, &self.names, fresh)
+        match self.loaded.as_mut().map(|loaded| loaded.programs.as_mut()) {
+            None => Ok(()),
+            Some(None) => {
+                self.places.follow_nft(&self.config, &self.names);
+                Ok(())
+            }
+            Some(Some(programs)) => self.places.follow(programs, &self.config, &self.names, fresh),
+        }
     }
 
     /// Brings book, kernel and store together.
     fn restore(&mut self) -> Result<(), FilterError> {
         let (boot, wall) = now()?;
         let mut in_kernel = std::collections::BTreeMap::new();
-        self.loaded()?.table.each(|net, lease| {
+        self.loaded()?.table.each(&mut |net, lease| {
             in_kernel.insert(net, lease);
         })?;
         self.book = Book::default();
@@ -303,6 +345,10 @@ impl Worker {
                 Err(error) => answers.push(Err(error)),
             }
         }
+        if let Err(error) = self.loaded()?.table.commit() {
+            self.undo(done);
+            return Err(error);
+        }
         let kept: Vec<Kept> = done.into_iter().map(|(kept, _)| kept).collect();
         let ended = {
             let leases: Vec<&Lease> = kept.iter().map(|kept| &kept.lease).collect();
@@ -336,6 +382,9 @@ impl Worker {
                 log::error!("{error}");
             }
         }
+        if let Err(error) = self.loaded().and_then(|loaded| loaded.table.commit()) {
+            log::error!("{error}");
+        }
     }
 
     /// Takes a lease out of the kernel and looks whether it is gone.
@@ -351,7 +400,7 @@ impl Worker {
     /// Takes leases away.
     pub(super) fn take(&mut self, nets: &[Net]) -> Vec<Result<Held, FilterError>> {
         let mut gone = Vec::new();
-        let answers = nets
+        let answers: Vec<Result<Held, FilterError>> = nets
             .iter()
             .map(|net| {
                 let held = self.held(*net)?.ok_or(FilterError::NotDropped(*net))?;
@@ -362,6 +411,11 @@ impl Worker {
             })
             .collect();
         self.store.remove(&gone);
+        if !gone.is_empty()
+            && let Err(error) = self.loaded().and_then(|loaded| loaded.table.commit())
+        {
+            return answers.iter().map(|_| Err(error.clone())).collect();
+        }
         answers
     }
 
@@ -373,7 +427,7 @@ impl Worker {
     /// All leases, with what they have dropped.
     pub(super) fn list(&mut self) -> Result<Vec<Held>, FilterError> {
         let mut packets = std::collections::BTreeMap::new();
-        self.loaded()?.table.each(|net, lease| {
+        self.loaded()?.table.each(&mut |net, lease| {
             packets.insert(net, lease.packets);
         })?;
         Ok(self
@@ -408,7 +462,7 @@ impl Worker {
 
     /// Says when the pins were taken away: that is a way to stop it, so it is not loaded again.
     fn gone(&self) -> Option<String> {
-        let gone = self.loaded.is_some() && std::fs::symlink_metadata(filter::FILTER_DIR).is_err();
+        let gone = self.works() && std::fs::symlink_metadata(filter::FILTER_DIR).is_err();
         gone.then(|| {
             "its pins were taken away, nothing is dropped: restart portcullisd to load it again".to_owned()
         })

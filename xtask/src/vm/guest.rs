@@ -2,7 +2,7 @@
 //! what both boots share, starts Portcullis as the sandbox does, and runs the checks. Speaks over the second serial port
 //! and powers off.
 
-use super::report::{CHECKS, Outcome, REBOOT, end, line};
+use super::report::{CHECKS, FILTER, Outcome, REBOOT, end, line};
 use super::{REBOOT_INSIDE, calls, programs};
 use crate::demo;
 use crate::error::{Error, Result};
@@ -167,6 +167,38 @@ fn attach(source: &str, at: &str, kind: &str, flags: MsFlags, options: Option<&s
     })
 }
 
+/// Turns the filter on, drops and undrops with it, says where it hangs, and turns it off. Two wires where the kernel has
+/// veth at hand.
+const FILTER_SCRIPT: &str = r#"
+config=/etc/portcullis/portcullis.toml
+cp $config /root/before.toml
+ip link add v0 type veth peer name v1 2>/dev/null
+printf '\n[filter]\nenabled = true\n' >> $config
+portcullis reload >/dev/null || exit 1
+turn=0
+until portcullis status | grep -q '^drops '; do
+    turn=$((turn + 1))
+    [ $turn -lt 300 ] || { portcullis status; exit 1; }
+    sleep 0.1
+done
+portcullis status | grep '^FILTER ' && exit 1
+portcullis status | sed -n 's/^filter  *//p'
+{ portcullis drop 192.0.2.7 && portcullis drop 198.51.100.0/24 --port 22 && portcullis undrop 192.0.2.7; } >&2 || exit 1
+cp /root/before.toml $config
+portcullis reload >/dev/null
+"#;
+
+fn filter() -> std::result::Result<String, String> {
+    let mut shell = sandbox::inside("sh");
+    shell.args(["-c", FILTER_SCRIPT]);
+    let output = shell.output().map_err(|error| format!("sh did not start: {error}"))?;
+    let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    if output.status.success() {
+        return Ok(said);
+    }
+    Err(format!("{said} {}", String::from_utf8_lossy(&output.stderr).trim()).replace('\n', "; "))
+}
+
 /// Each check's result; what needs the gate is skipped without it.
 fn checks(passwords: &Passwords) {
     let [loads, others @ ..] = CHECKS;
@@ -184,6 +216,7 @@ fn checks(passwords: &Passwords) {
         let answer = match check {
             "calls" => calls::sequence(),
             "exit" => calls::death(),
+            FILTER => filter(),
             // The second boot tells what came of it.
             REBOOT => match play(REBOOT_INSIDE, &["before"], passwords) {
                 Ok(_) => continue,

@@ -9,7 +9,9 @@ const MARK: &str = "vm: ";
 const END: &str = "end";
 
 /// What is tried on each kernel, in this order: the story counts trips, so nothing may trip before it.
-pub const CHECKS: [&str; 5] = ["loads", "story", "calls", "exit", REBOOT];
+pub const CHECKS: [&str; 6] = ["loads", "story", "calls", "exit", FILTER, REBOOT];
+/// The check of the filter.
+pub const FILTER: &str = "filter";
 /// The check that two boots make up.
 pub const REBOOT: &str = "reboot";
 
