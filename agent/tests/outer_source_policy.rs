@@ -86,6 +86,15 @@ fn what_is_known_of_sources_outlives_agent_and_gate() {
         assert_eq!(guess_at(NOBODY), verdict::LOCKED);
         let row = agent.handle.ask(Command::Sources).await.unwrap().pop().unwrap();
         assert_eq!(row.repeats, 1);
+        // So does an administrator.
+        let done = agent.handle.ask(|reply| Command::Unlock { uid: DAEMON, reply }).await.unwrap();
+        assert!(done.message.contains("is let try other accounts again"), "{done:?}");
+        assert_eq!(guess_at(NOBODY), verdict::DONE);
+        guess_at(NOBODY + 1);
+        agent.event("source_refused").await;
+        assert_eq!(guess_at(NOBODY), verdict::LOCKED);
+        let row = agent.handle.ask(Command::Sources).await.unwrap().pop().unwrap();
+        assert_eq!(row.repeats, 2);
         // A configuration that asks for less lets him go.
         configure(&folder, "local = \"monitor\"");
         agent.handle.ask(Command::Reload).await.unwrap();

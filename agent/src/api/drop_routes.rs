@@ -18,6 +18,7 @@ use super::drops::{DropAnswer, DropRequest, DropView, Refused, UndropRequest};
 use super::view::Until;
 use super::{Answer, ApiError, Context, Follow, PeerInfo, root};
 use crate::clock;
+use crate::engine::command::Command;
 use crate::filter::{self, Asker, Cause, FilterError, Held, Lease, Net};
 
 /// Bytes of a request: a million networks.
@@ -130,10 +131,12 @@ async fn take(
     let mut answer = DropAnswer { refused, ..DropAnswer::default() };
     let wanted: Vec<Net> = nets.iter().map(|(_, net)| *net).collect();
     let answers = context.filter.ask(|reply| filter::Command::Take { nets: wanted, reply }).await?;
+    let mut gone = Vec::new();
     for ((index, _), taken) in nets.iter().zip(answers) {
         match taken {
             Ok(held) => {
                 answer.done += 1;
+                gone.push(held.lease.net);
                 if answer.drops.len() < SHOWN {
                     answer.drops.push(view(&held));
                 }
@@ -142,6 +145,8 @@ async fn take(
             Err(error) => answer.refused.push(Refused { index: *index, why: error.to_string() }),
         }
     }
+    // What the policy answers is not its to hold any more. It notices later, where the engine is stopping.
+    let _ = context.engine.ask(|reply| Command::Released(gone, reply)).await;
     Ok(Json(answer).into_response())
 }
 

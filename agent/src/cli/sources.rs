@@ -12,7 +12,7 @@ use super::show::actor;
 use super::table::{Table, until};
 use super::{CliError, Context, need_root, uid_of};
 use crate::api::sources::{ReportRequest, SourceRow};
-use crate::api::view::{Done, Until};
+use crate::api::view::{Actor, Done, Until};
 use crate::exit::Exit;
 
 /// How a logon ended.
@@ -107,8 +107,10 @@ fn explain(row: &SourceRow, now: Timestamp) -> String {
         lines.push(format!("last trip      {why}; {} in all", row.repeats));
     }
     if row.answered {
-        let address = actor(&row.actor);
-        lines.push(format!("release        portcullis undrop {address}"));
+        lines.push(match &row.actor {
+            Actor::Local { uid, .. } => format!("release        portcullis unlock {uid}"),
+            other => format!("release        portcullis undrop {}", actor(other)),
+        });
         lines.push("               or wait: it ends by itself".to_owned());
     }
     lines.join("\n") + "\n"

@@ -14,6 +14,7 @@ use toml::Value;
 
 use super::problem::{ConfigError, Problem, Problems};
 use super::raw::{self, Item};
+use super::sc5::Word;
 use super::values::{Reader, is_name, place, short};
 use super::{
     Agent, BreakGlass, CLASS_FIRST, Class, Config, Growth, Limits, Metrics, Mode, Root, Scope, Span,
@@ -253,6 +254,11 @@ impl Reader<'_, '_> {
         for (limits, items) in std::iter::once((&config.default, file.default.limits())).chain(classes) {
             self.delays(limits, items, config.reservation_max_age);
             self.scope(limits, items);
+        }
+        if !config.filter.enabled && [config.sc5.guess, config.sc5.spray].contains(&Word::Drop) {
+            let at = place(&file.sc5.guess).or_else(|| place(&file.sc5.spray));
+            let text = "drops nothing while the filter is off: set enabled = true in [filter]";
+            self.problems.warning(at, "sc5", text);
         }
         if config.root.even_deny_root && config.break_glass == BreakGlass::Refused {
             let at = place(&file.root.even_deny_root);

@@ -71,6 +71,8 @@ pub enum Command {
     Sources(Reply<Vec<SourceRow>>),
     /// One source.
     Source(Net, Reply<SourceRow>),
+    /// An administrator let these networks go.
+    Released(Vec<Net>, Reply<()>),
     /// A logon that another program saw.
     Report(ReportRequest, Reply<Done>),
     /// Read the configuration again.

@@ -6,11 +6,13 @@ use std::os::unix::ffi::OsStrExt;
 
 use portcullis_common::abi::{Row, cause};
 use portcullis_common::ledger::{NEVER, rule_flag};
+use portcullis_policy::sources::Target;
 use portcullis_policy::{Boot, Input, Outcome};
 
 use super::command::{Command, CommandError, Reply};
 use super::{Engine, EngineError, Waiting};
 use crate::api::view::{AccountRow, ActionView, Actor, Attempt, Done, Explain, Shadow, Status, Table, Until};
+use crate::config::sc5::policy_net;
 use crate::config::{Agent, BreakGlass, Config, Metrics};
 use crate::kernel::{Slice, TableRow};
 use crate::rows::{self, Now};
@@ -36,6 +38,12 @@ impl Engine {
             Command::Unlock { uid, reply } => self.unlock(uid, reply)?,
             Command::Sources(reply) => answer(reply, self.source_rows()?),
             Command::Source(net, reply) => answer(reply, self.source_by_net(net)?),
+            Command::Released(nets, reply) => {
+                for net in nets {
+                    self.release_source(Target::Net(policy_net(net)))?;
+                }
+                answer(reply, ());
+            }
             Command::Report(report, reply) => {
                 let _ = reply.send(self.report(report)?);
             }
@@ -244,6 +252,9 @@ impl Engine {
         };
         if sources != 0 {
             message.push_str(&format!("; sources let in again: {sources}"));
+        }
+        if self.release_source(Target::Local(uid))? {
+            message.push_str("; as a source it is let try other accounts again");
         }
         self.waiting.push(Waiting { uid, message, problems: Vec::new(), reply });
         self.drain_ring()?;

@@ -247,6 +247,22 @@ impl Engine {
         }
     }
 
+    /// An administrator lets a source go. Whether it was answered.
+    pub(super) fn release_source(&mut self, target: Target) -> Result<bool, EngineError> {
+        let now = clock::boot()?;
+        let answered = self.sources.held(now).any(|(held, _, in_force)| held == target && in_force);
+        if answered {
+            if let Target::Local(_) = target {
+                self.let_go(target);
+            }
+            self.step_sources(Input::Released { target })?;
+            let mut event = self.event_of(target, "source_ended")?;
+            event.detail = Some("on request".to_owned());
+            self.publish(log::Level::Info, event);
+        }
+        Ok(answered)
+    }
+
     /// An answer of the filter: told, and handed to the policy.
     pub(super) fn source_answered(&mut self, answered: Answered) -> Result<(), EngineError> {
         self.answered(answered.clone())?;
