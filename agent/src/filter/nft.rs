@@ -5,8 +5,10 @@
 //! have a set of their own, since elements of one set must not overlap.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::DirBuilder;
 use std::io::Write;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -18,8 +20,8 @@ use super::table::{DropTable, Stats};
 use crate::clock;
 use crate::config::filter::{Filter, Interfaces};
 
-/// Says that the table is there, over restarts of the agent.
-const MARK: &str = "/run/portcullis/nft";
+/// Says that the table is there, over restarts of the agent. Beside the store: /run/portcullis goes with the unit.
+const MARK: &str = "/var/lib/portcullis/nft";
 const TABLE: &str = "portcullis";
 const CHAIN: &str = "drops";
 const SECOND: u64 = 1_000_000_000;
@@ -201,11 +203,8 @@ impl DropTable for Nft {
         if commands.is_empty() {
             return Ok(());
         }
-        let done = submit(commands).and_then(|()| {
-            std::fs::write(MARK, "")
-                .map_err(|error| FilterError::Kernel(format!("cannot write {MARK}: {error}")))?;
-            self.read_back()
-        });
+        // The mark first: a table that nobody knows of would never be taken away.
+        let done = mark().and_then(|()| submit(commands)).and_then(|()| self.read_back());
         match done {
             Ok(()) => {
                 self.begin = None;
@@ -225,6 +224,17 @@ impl DropTable for Nft {
             }
         }
     }
+}
+
+/// Notes that there is a table.
+fn mark() -> Result<(), FilterError> {
+    let folder = Path::new(MARK).parent().unwrap_or(Path::new("/"));
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .and_then(|()| std::fs::write(MARK, ""))
+        .map_err(|error| FilterError::Kernel(format!("cannot write {MARK}: {error}")))
 }
 
 fn table() -> Value {

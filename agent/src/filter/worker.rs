@@ -405,17 +405,19 @@ impl Worker {
             .map(|net| {
                 let held = self.held(*net)?.ok_or(FilterError::NotDropped(*net))?;
                 self.let_go(*net)?;
-                self.book.forget(*net);
-                gone.push(net.to_string());
+                gone.extend(self.book.forget(*net));
                 Ok(held)
             })
             .collect();
-        self.store.remove(&gone);
-        if !gone.is_empty()
-            && let Err(error) = self.loaded().and_then(|loaded| loaded.table.commit())
-        {
-            return answers.iter().map(|_| Err(error.clone())).collect();
+        if gone.is_empty() {
+            return answers;
         }
+        if let Err(error) = self.loaded().and_then(|loaded| loaded.table.commit()) {
+            gone.into_iter().for_each(|kept| self.book.keep(kept));
+            return answers.into_iter().map(|answer| answer.and(Err(error.clone()))).collect();
+        }
+        let gone: Vec<String> = gone.iter().map(|kept| kept.lease.net.to_string()).collect();
+        self.store.remove(&gone);
         answers
     }
 
@@ -444,11 +446,18 @@ impl Worker {
         }
         let (boot, _) = now()?;
         let nets = self.book.ended(boot);
-        Ok(self
-            .take(&nets)
-            .into_iter()
-            .filter_map(|taken| taken.map_err(|error| log::error!("{error}")).ok())
-            .collect())
+        let mut ended = Vec::new();
+        for (net, taken) in nets.iter().zip(self.take(&nets)) {
+            match taken {
+                Ok(held) => ended.push(held),
+                Err(error) => {
+                    // It drops nothing any more, and is looked at again at the next start.
+                    log::error!("{error}");
+                    self.book.forget(*net);
+                }
+            }
+        }
+        Ok(ended)
     }
 
     /// How long until the next lease ends.
