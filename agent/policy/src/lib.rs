@@ -46,6 +46,16 @@ pub struct Class {
     pub shadow_lock: bool,
 }
 
+impl Class {
+    /// What holds while an account is locked in part: no rung that would shut out those to whom the lock is open. Every
+    /// field is named, so that a new rung must be thought of.
+    #[must_use]
+    pub const fn while_in_part(self) -> Self {
+        let Self { exempt, shadow_lock: _ } = self;
+        Self { exempt, shadow_lock: false }
+    }
+}
+
 /// Who guessed: `kind` is one of the gate's kinds of source, `id` which one of that kind (an uid, an address).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Actor {

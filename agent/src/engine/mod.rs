@@ -233,7 +233,7 @@ impl Engine {
             .info(class)
             .map_or(portcullis_policy::Class { exempt: false, shadow_lock: false }, ClassInfo::policy);
         let soft = self.tables.row(u64::from(uid))?.is_some_and(|row| row.ledger.soft != 0);
-        Ok(if soft { portcullis_policy::Class { shadow_lock: false, ..class } } else { class })
+        Ok(if soft { class.while_in_part() } else { class })
     }
 
     fn info(&self, class: u32) -> Option<&ClassInfo> {
