@@ -14,7 +14,7 @@ use portcullis_common::{
 use crate::{
     gate::{key_of, rule_of},
     maps::TASKS,
-    output, row,
+    output, row, sources,
 };
 
 /// The current task ends.
@@ -68,5 +68,6 @@ fn lapse(entry: &Entry, pair: bool) {
     let mut found = MaybeUninit::<Found>::uninit();
     // What a pair loses its account loses, too: counted once.
     output::note(found.as_mut_ptr(), kind, !pair, now, rule.limit(), &seen);
-    output::tell(found.as_ptr(), entry);
+    let source = if pair { sources::NOTHING } else { sources::count(found.as_ptr(), entry) };
+    output::tell(found.as_ptr(), &source, entry);
 }

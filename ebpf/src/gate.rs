@@ -75,7 +75,9 @@ fn tell(packet: *mut Packet) {
     // SAFETY: as above.
     if unsafe { place.read_volatile() } != NO_EVENT {
         // SAFETY: as above.
-        output::tell(found, unsafe { &raw const (*packet).request.entry });
+        let entry = unsafe { &raw const (*packet).request.entry };
+        let source = sources::count(found, entry);
+        output::tell(found, &source, entry);
     }
 }
 

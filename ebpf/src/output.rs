@@ -4,12 +4,14 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
 use aya_ebpf::helpers::bpf_ringbuf_query;
-use portcullis_common::abi::{EVENTS_BYTES, Entry, Event, Found, event, flag, stat};
+use portcullis_common::{
+    abi::{EVENTS_BYTES, Entry, Event, Found, event, flag, stat},
+    sources::SourceCounts,
+};
 
 use crate::{
     maps::{EVENTS, add},
     row::Seen,
-    sources,
 };
 
 /// Notes what an event will say, field by field: see `abi::Found`.
@@ -37,7 +39,7 @@ pub fn note(found: *mut Found, kind: u32, counts: bool, now: u64, deny: u32, see
     }
 }
 
-/// Counts what was found for its source and writes the event; where the ring buffer is full it is counted as lost, and
+/// Writes the event, with what was counted for its source; where the ring buffer is full it is counted as lost, and
 /// the agent's next scan finds what it said.
 ///
 /// Field by field into the reserved memory: the record does not fit on a BPF stack beside the rest.
@@ -46,8 +48,7 @@ pub fn note(found: *mut Found, kind: u32, counts: bool, now: u64, deny: u32, see
     reason = "one operation: the fields of one record, by one pointer"
 )]
 #[inline(always)]
-pub fn tell(found: *const Found, entry: *const Entry) {
-    let source = sources::count(found, entry);
+pub fn tell(found: *const Found, source: &SourceCounts, entry: *const Entry) {
     let Some(mut slot) = EVENTS.reserve(0) else {
         add(stat::LOST_EVENTS, 1);
         return;

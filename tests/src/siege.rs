@@ -1,9 +1,11 @@
 //! A host that guesses at sshd with the real ssh client, and another that logs on.
 
 use std::net::IpAddr;
+use std::path::Path;
 
 use crate::ssh::Sshd;
-use crate::system::{portcullis, run, wait_for};
+use crate::stack::must;
+use crate::system::{portcullis, read, run, wait_for, write};
 use crate::wire::Host;
 use crate::{Error, Result};
 
@@ -121,12 +123,26 @@ pub fn show() -> Result<String> {
     if done { Ok(text) } else { Err(Error::Answer { program: "portcullis sources".into(), output: text }) }
 }
 
+/// What the story adds to the configuration: a source is dropped for ten seconds at its fourth failure.
+const DROPS: &str = r#"
+[filter]
+enabled = true
+[sc5]
+guess = "drop"
+spray = "drop"
+deny = 4
+drop_time = "10s"
+"#;
+
 /// The demo's second half: a host guesses at sshd and is dropped, another logs on, the lease ends.
 ///
 /// # Errors
 /// With the step that was not seen.
 pub fn story(right: &str) -> Result<()> {
     say("another host guesses at jon by ssh; there is a second one, which does nothing wrong");
+    let config = Path::new("/etc/portcullis/portcullis.toml");
+    write(config, &(read(config)? + DROPS))?;
+    must("portcullis", &["reload"])?;
     let siege = Siege::begin()?;
     let (attacker, innocent) = (&siege.attacker, &siege.innocent);
     for _ in 0..3 {
