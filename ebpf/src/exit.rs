@@ -3,17 +3,15 @@
 //! The task's address is the key: no pid is reused, no pid namespace matters. Whatever this misses (table full, program
 //! not attached) ends by the reservation's maximum age.
 
-use core::mem::MaybeUninit;
-
 use aya_ebpf::helpers::{bpf_get_current_task, bpf_ktime_get_boot_ns};
 use portcullis_common::{
-    abi::{Entry, Found, event, flag, op, task_key, verdict},
+    abi::{Entry, event, flag, op, task_key, verdict},
     ledger::{Actor, Call},
 };
 
 use crate::{
     gate::{key_of, rule_of},
-    maps::TASKS,
+    maps::{FOUND, TASKS},
     output, row, sources,
 };
 
@@ -65,9 +63,12 @@ fn lapse(entry: &Entry, pair: bool) {
     } else {
         return;
     };
-    let mut found = MaybeUninit::<Found>::uninit();
+    // Through a map's memory: all ways to get here are one to the verifier.
+    let Some(found) = FOUND.get_ptr_mut(0) else {
+        return;
+    };
     // What a pair loses its account loses, too: counted once.
-    output::note(found.as_mut_ptr(), kind, !pair, now, rule.limit(), &seen);
-    let source = if pair { sources::NOTHING } else { sources::count(found.as_ptr(), entry) };
-    output::tell(found.as_ptr(), &source, entry);
+    output::note(found, kind, !pair, now, rule.limit(), &seen);
+    let source = if pair { sources::NOTHING } else { sources::count(found, entry) };
+    output::tell(found, &source, entry);
 }
