@@ -18,10 +18,7 @@ struct Maps {
 }
 
 fn address(source: Source) -> IpAddr {
-    match source {
-        Source::V4(address) => IpAddr::V4(address.into()),
-        Source::V6(high, low) => IpAddr::V6(((u128::from(high) << 64) | u128::from(low)).into()),
-    }
+    source.address()
 }
 
 impl Table for &Maps {
@@ -108,10 +105,10 @@ fn lease(text: &str, until: u64, ports: [u16; 4]) -> (Net, Lease) {
 
 fn from(text: &str, port: u32) -> Packet {
     let source = match text.parse().unwrap() {
-        IpAddr::V4(address) => Source::V4(address.into()),
+        IpAddr::V4(address) => Source::v4(address.into()),
         IpAddr::V6(address) => {
             let number = u128::from(address);
-            Source::V6((number >> 64) as u64, number as u64)
+            Source::v6((number >> 64) as u64, number as u64)
         }
     };
     Packet { source, port }

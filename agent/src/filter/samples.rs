@@ -2,12 +2,10 @@
 //!
 //! Invariants: what is in a sample came from outside: it is read by the code that judged it, and shown as numbers.
 
-use std::net::IpAddr;
-
 use aya::maps::{Map, MapData, RingBuf};
 use jiff::{SignedDuration, Timestamp};
 use portcullis_common::filter::packet::{self, PORT_NONE};
-use portcullis_common::filter::{FILTER_DIR, Kind, SAMPLE_BYTES, Sample, Source, map};
+use portcullis_common::filter::{FILTER_DIR, Kind, SAMPLE_BYTES, Sample, map};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -114,12 +112,8 @@ impl Raw {
         let kind = if self.raw { packet::raw(&bytes) } else { packet::ethernet(&bytes) };
         let (source, port) = match kind {
             Kind::Ip(packet) => {
-                let source = match packet.source {
-                    Source::V4(address) => IpAddr::V4(address.into()),
-                    Source::V6(high, low) => IpAddr::V6(((u128::from(high) << 64) | u128::from(low)).into()),
-                };
                 let port = Some(packet.port).filter(|port| *port < PORT_NONE);
-                (Some(source), port.and_then(|port| u16::try_from(port).ok()))
+                (Some(packet.source.address()), port.and_then(|port| u16::try_from(port).ok()))
             }
             _ => (None, None),
         };

@@ -4,6 +4,8 @@
 //! has one, whatever follows; what may be the port of a lease and cannot be read is [`PORT_UNKNOWN`], so that no odd
 //! packet slips past a lease for one port.
 
+use core::net::IpAddr;
+
 /// Bytes of a packet that are looked at.
 pub const HEADERS: usize = 256;
 /// VLAN tags that are read; a packet with more is no IP.
@@ -57,12 +59,42 @@ impl Bytes for &[u8] {
 }
 
 /// Where a packet says it comes from. Numbers as on paper: the first byte of the address is the highest.
+///
+/// No enum: what one kind lacks would be left unwritten, and verifiers before Linux 6.3 refuse to see it read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// An IPv4 address, also where it came as v4-mapped IPv6.
-    V4(u32),
-    /// The two halves of an IPv6 address.
-    V6(u64, u64),
+pub struct Source {
+    /// 4, also where the address came as v4-mapped IPv6, or 6.
+    pub family: u32,
+    /// The first half of an IPv6 address.
+    pub high: u64,
+    /// The second half, or an IPv4 address.
+    pub low: u64,
+}
+
+impl Source {
+    /// An IPv4 address.
+    #[must_use]
+    #[inline(always)]
+    pub const fn v4(address: u32) -> Self {
+        Self { family: 4, high: 0, low: address as u64 }
+    }
+
+    /// An IPv6 address, which is IPv4 where it is v4-mapped.
+    #[must_use]
+    #[inline(always)]
+    pub const fn v6(high: u64, low: u64) -> Self {
+        if high == 0 && low >> 32 == 0xffff { Self::v4(low as u32) } else { Self { family: 6, high, low } }
+    }
+
+    /// The address.
+    #[must_use]
+    pub fn address(self) -> IpAddr {
+        if self.family == 4 {
+            IpAddr::V4((self.low as u32).into())
+        } else {
+            IpAddr::V6(((u128::from(self.high) << 64) | u128::from(self.low)).into())
+        }
+    }
 }
 
 /// What a packet is.
@@ -126,7 +158,7 @@ fn ipv4(bytes: &impl Bytes, offset: usize) -> Kind {
     if first >> 4 != 4 || words < 5 {
         return Kind::Malformed;
     }
-    let source = Source::V4(u32::from_be_bytes(source));
+    let source = Source::v4(u32::from_be_bytes(source));
     let later = u16::from_be_bytes([fragment_high, fragment_low]) & 0x1fff != 0;
     let port = if later { PORT_NONE } else { port(bytes, offset + usize::from(words) * 4, protocol, false) };
     Kind::Ip(Packet { source, port })
@@ -146,8 +178,7 @@ fn ipv6(bytes: &impl Bytes, offset: usize) -> Kind {
         return Kind::Malformed;
     }
     let (high, low) = (u64::from_be_bytes(high), u64::from_be_bytes(low));
-    let source =
-        if high == 0 && low >> 32 == 0xffff { Source::V4(low as u32) } else { Source::V6(high, low) };
+    let source = Source::v6(high, low);
     Kind::Ip(Packet { source, port: port(bytes, offset + 40, next, true) })
 }
 

@@ -56,10 +56,7 @@ pub fn judge<T: Table>(table: &T, packet: Packet, now: u64) -> Verdict<T::Found>
     if !table.any_nets() {
         return Verdict::Pass;
     }
-    let mut longest = match packet.source {
-        Source::V4(_) => 32,
-        Source::V6(..) => 128,
-    };
+    let mut longest = if packet.source.family == 4 { 32 } else { 128 };
     let mut tries = 0;
     // Each turn looks at a shorter one.
     while tries < MAX_LENGTHS {

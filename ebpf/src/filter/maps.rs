@@ -78,13 +78,13 @@ pub struct Maps<'a> {
 }
 
 #[inline(always)]
-fn key_4(address: u32) -> [u8; 8] {
-    (u64::from(address) << 32).to_be_bytes()
+fn key_4(source: Source) -> [u8; 8] {
+    (source.low << 32).to_be_bytes()
 }
 
 #[inline(always)]
-fn key_6(high: u64, low: u64) -> [u8; 16] {
-    ((u128::from(high) << 64) | u128::from(low)).to_be_bytes()
+fn key_6(source: Source) -> [u8; 16] {
+    ((u128::from(source.high) << 64) | u128::from(source.low)).to_be_bytes()
 }
 
 #[inline(always)]
@@ -100,19 +100,21 @@ impl Table for Maps<'_> {
         if self.settings.allowed == 0 {
             return false;
         }
-        match source {
-            Source::V4(address) => ALLOW_4.get(&Key::new(32, key_4(address))).is_some(),
-            Source::V6(high, low) => ALLOW_6.get(&Key::new(128, key_6(high, low))).is_some(),
+        if source.family == 4 {
+            ALLOW_4.get(&Key::new(32, key_4(source))).is_some()
+        } else {
+            ALLOW_6.get(&Key::new(128, key_6(source))).is_some()
         }
     }
 
     #[inline(always)]
     fn host(&self, source: Source) -> Option<Found> {
-        match source {
-            Source::V4(address) => DROPS_4.get_ptr_mut(address.to_be_bytes()),
-            Source::V6(high, _) => DROPS_6.get_ptr_mut(high.to_be_bytes()),
-        }
-        .map(Found)
+        let lease = if source.family == 4 {
+            DROPS_4.get_ptr_mut((source.low as u32).to_be_bytes())
+        } else {
+            DROPS_6.get_ptr_mut(source.high.to_be_bytes())
+        };
+        lease.map(Found)
     }
 
     #[inline(always)]
@@ -122,9 +124,10 @@ impl Table for Maps<'_> {
 
     #[inline(always)]
     fn net(&self, source: Source, longest: u32) -> Option<Found> {
-        match source {
-            Source::V4(address) => found(NETS_4.get(&Key::new(longest, key_4(address)))),
-            Source::V6(high, low) => found(NETS_6.get(&Key::new(longest, key_6(high, low)))),
+        if source.family == 4 {
+            found(NETS_4.get(&Key::new(longest, key_4(source))))
+        } else {
+            found(NETS_6.get(&Key::new(longest, key_6(source))))
         }
     }
 
