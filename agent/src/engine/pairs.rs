@@ -85,6 +85,8 @@ impl Engine {
     pub(super) fn align_pairs(&mut self, locked: &Locked, now: &Now) -> Result<(), EngineError> {
         for lock in locked.values() {
             if self.store.set_pair(*lock) {
+                // The event that told of the trip was lost.
+                self.metrics.pair_trip(false);
                 self.tell_pair("pair_lock_noted", lock, now);
             }
         }
