@@ -52,6 +52,9 @@ pub enum AccountsError {
     },
 }
 
+/// SYS_UID_MAX of login.defs(5) where that file does not say.
+const SYS_UID_MAX: u32 = 999;
+
 /// A user database.
 pub trait Directory {
     /// The user of that name.
@@ -74,6 +77,10 @@ pub trait Directory {
     /// # Errors
     /// The database cannot be asked.
     fn groups_of(&self, user: &User) -> Result<Vec<u32>, AccountsError>;
+    /// The highest uid of a system account.
+    fn system_uid_max(&self) -> u32 {
+        SYS_UID_MAX
+    }
     /// The users that can be listed: those of /etc/passwd. Others (LDAP, SSSD) are known once they are looked up.
     ///
     /// # Errors
@@ -115,6 +122,11 @@ impl Directory for Nss {
         Ok(groups.into_iter().map(Gid::as_raw).collect())
     }
 
+    fn system_uid_max(&self) -> u32 {
+        let text = std::fs::read_to_string("/etc/login.defs").unwrap_or_default();
+        login_def(&text, "SYS_UID_MAX").unwrap_or(SYS_UID_MAX)
+    }
+
     fn listed(&self) -> Result<Vec<User>, AccountsError> {
         let path = Path::new("/etc/passwd");
         let text =
@@ -138,6 +150,12 @@ pub(crate) fn user_of_line(line: &[u8]) -> Option<User> {
     let gid = fields.next()?.parse().ok()?;
     let shell = fields.nth(2)?;
     Some(User { uid, gid, name: name.to_owned(), shell: shell.into() })
+}
+
+/// A number of login.defs(5).
+fn login_def(text: &str, name: &str) -> Option<u32> {
+    let mut words = text.lines().map(str::split_whitespace);
+    words.find_map(|mut words| (words.next() == Some(name)).then(|| words.next()?.parse().ok()).flatten())
 }
 
 /// Names that no database can hold are not looked up.
@@ -173,6 +191,13 @@ mod tests {
             assert_eq!(Nss.user(name).unwrap(), None);
             assert_eq!(Nss.group(name).unwrap(), None);
         }
+    }
+
+    #[test]
+    fn login_defs_are_read() {
+        let text = "# SYS_UID_MAX 5\nUID_MIN\t1000\nSYS_UID_MAX\t\t  499\n";
+        assert_eq!(super::login_def(text, "SYS_UID_MAX"), Some(499));
+        assert_eq!(super::login_def("SYS_UID_MAX many", "SYS_UID_MAX"), None);
     }
 
     #[test]

@@ -9,10 +9,12 @@
 mod class;
 pub mod filter;
 mod host;
+pub mod notify;
 mod problem;
 mod raw;
 mod read;
 mod restrict;
+mod rungs;
 pub mod sc5;
 mod span;
 mod values;
@@ -60,6 +62,10 @@ pub struct Config {
     pub filter: filter::Filter,
     /// What is done about sources.
     pub sc5: sc5::Sc5,
+    /// Who is told of what.
+    pub notify: notify::Notify,
+    /// When rungs are withheld.
+    pub breaker: notify::Breaker,
     /// The agent's own settings.
     pub agent: Agent,
     /// Classes, in order.
@@ -142,6 +148,12 @@ pub struct Limits {
     pub factor_deny: Option<u32>,
     /// Whether a lock is followed by `passwd -l`.
     pub shadow_lock: bool,
+    /// The trip of a row from which on a lock is followed by `chage -E`; 0: none.
+    #[serde(serialize_with = "rungs::number_or_false")]
+    pub expire_after_trips: u32,
+    /// The trip of a row from which on a lock is followed by the end of the account's sessions; 0: none.
+    #[serde(serialize_with = "rungs::number_or_false")]
+    pub end_sessions_after_trips: u32,
 }
 
 /// A class of accounts.
@@ -153,6 +165,8 @@ pub struct Class {
     pub users: Vec<String>,
     /// Members by group, primary or supplementary.
     pub groups: Vec<String>,
+    /// All system accounts are members: uid 1 to SYS_UID_MAX of login.defs(5).
+    pub system: bool,
     /// Its limits.
     #[serde(flatten)]
     pub limits: Limits,

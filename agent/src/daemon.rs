@@ -26,6 +26,7 @@ use crate::filter;
 use crate::kernel::{self, KernelError, Loaded};
 use crate::logging;
 use crate::metrics::Metrics;
+use crate::notify::Notifier;
 use crate::store::Store;
 
 /// Folder of the socket and the lock file.
@@ -237,7 +238,10 @@ async fn work(path: PathBuf, config: Config, store: Store) -> Result<(), DaemonE
     let mut callers = tokio::spawn(callers::serve(others, Arc::clone(&metrics)));
     let task = filter::task::Task::new(&config, filter.clone(), Arc::clone(&hub));
     let mut filtering = tokio::spawn(task.run(filter_commands));
-    let engine = Engine::new(Parts { path, config, store, metrics, hub, filter: filter.clone() })?;
+    let (told, notifier) = Notifier::new(&config.notify, &hub, Arc::clone(&metrics));
+    let mut notifying = tokio::spawn(notifier.run());
+    let engine =
+        Engine::new(Parts { path, config, store, metrics, hub, filter: filter.clone(), notify: told })?;
     let mut engine = tokio::spawn(engine.run(commands));
 
     if let Some(address) = listen {
@@ -277,6 +281,7 @@ async fn work(path: PathBuf, config: Config, store: Store) -> Result<(), DaemonE
                 result.map_err(EngineError::from)??;
                 return Err(DaemonError::Ended("the engine"));
             }
+            _ = &mut notifying => return Err(DaemonError::Ended("the notifier")),
             _ = &mut filtering => return Err(DaemonError::Ended("the filter")),
             _ = &mut api => return Err(DaemonError::Ended("the API")),
             _ = &mut callers => return Err(DaemonError::Ended("the callers' socket")),

@@ -3,6 +3,8 @@
 //! Invariants: label values are bounded (64 services, then "other") and hold no byte from outside that was not checked;
 //! every metric is registered here, so the page and the documentation can be held against each other.
 
+mod rungs;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -87,6 +89,7 @@ pub struct Metrics {
     degraded: Gauge,
     aside: Gauge,
     gate: Gauge,
+    rungs: rungs::Rungs,
     kernel: Arc<Kernel>,
     filter: Arc<Collected>,
 }
@@ -175,6 +178,7 @@ impl Default for Metrics {
             "1 while the gate answers, 0 while nothing is counted or refused",
             gate.clone(),
         );
+        let rungs = rungs::Rungs::register(&mut registry);
         let version = vec![("version", env!("CARGO_PKG_VERSION"))];
         registry.register("build", "The version that runs", Info::new(version));
         let kernel = Arc::new(Kernel::default());
@@ -202,6 +206,7 @@ impl Default for Metrics {
             degraded,
             aside,
             gate,
+            rungs,
             kernel,
             filter,
         }

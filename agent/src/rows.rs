@@ -161,5 +161,7 @@ pub fn rule_view(rule: &Rule, shadow_lock: bool) -> RuleView {
         factor_deny: (rule.flags & rule_flag::FACTOR != 0).then_some(rule.soft_deny),
         restrict: None,
         shadow_lock,
+        expire_after_trips: 0,
+        end_sessions_after_trips: 0,
     }
 }

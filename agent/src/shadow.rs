@@ -16,6 +16,16 @@ use std::time::Duration;
 use siphasher::sip128::{Hasher128, SipHasher24};
 
 pub use file::{Field, field};
+pub(crate) use passwd::can_be_named;
+
+/// The field of an account's expiry, as it stands in shadow(5).
+///
+/// # Errors
+/// The file cannot be read, or it has no line of that name.
+pub(crate) fn expiry(root: &Path, name: &str) -> Result<Vec<u8>, ShadowError> {
+    let file = file::path(root);
+    file::expiry(&file, name)?.ok_or_else(|| ShadowError::NoLine { name: name.to_owned(), file })
+}
 
 /// A keyed digest (SipHash-2-4, 128 bits) of a password field as we left it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

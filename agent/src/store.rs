@@ -13,6 +13,7 @@ mod db;
 pub mod drops;
 mod open;
 mod pairs;
+mod rungs;
 pub mod sources;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ use crate::api::view::Until;
 use crate::shadow::Digest;
 use db::Db;
 pub use pairs::StoredPair;
+pub use rungs::{StoredClimb, StoredExpiry};
 
 /// Attempts kept.
 pub const ATTEMPTS: i64 = 100_000;
@@ -210,6 +212,7 @@ pub struct Store {
     key: [u8; 16],
     locks: BTreeMap<u32, StoredLock>,
     pairs: pairs::Held,
+    rungs: rungs::Held,
     shadow_locks: BTreeMap<u32, ShadowLock>,
     /// Trips told in this boot.
     told: BTreeMap<u32, Told>,
@@ -253,8 +256,9 @@ impl Store {
         let shadow_locks = db.shadow_locks()?.into_iter().map(|lock| (lock.uid, lock)).collect();
         let boot = boot_id();
         let told = db.told(&boot)?.into_iter().collect();
+        let rungs = rungs::Held::read(&db, &boot)?;
         let aside = open::aside(path);
-        Ok(Self { key: db.key()?, db, locks, pairs, shadow_locks, told, boot, aside, degraded: None })
+        Ok(Self { key: db.key()?, db, locks, pairs, rungs, shadow_locks, told, boot, aside, degraded: None })
     }
 
     fn in_memory(why: String) -> Self {
@@ -270,6 +274,7 @@ impl Store {
             key,
             locks,
             pairs: pairs::Held::new(),
+            rungs: rungs::Held::default(),
             shadow_locks,
             told,
             boot,

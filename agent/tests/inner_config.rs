@@ -37,6 +37,8 @@ impl Town {
             user("remote", 1007, 1007, ""),
             user("odd", 1008, 1008, "/bin/odd"),
             user("gone", 1009, 1009, "/bin/gone"),
+            user("expired", 1010, 1010, "/bin/sh"),
+            user("daemon", 7, 7, "/usr/sbin/nologin"),
         ]))
     }
 }
@@ -79,7 +81,7 @@ fn root() -> tempfile::TempDir {
         std::fs::write(root.path().join("bin").join(shell), "").unwrap();
     }
     std::fs::write(root.path().join("etc/shells"), "# shells\n/bin/sh\n/bin/gone\n").unwrap();
-    let mut shadow = String::from("locked:!$6$x:1::::::\nempty::1::::::\n");
+    let mut shadow = String::from("locked:!$6$x:1::::::\nempty::1::::::\nexpired:$6$x:1:::::1:\n");
     for name in ["root", "admin", "jon", "robot", "odd", "gone"] {
         shadow.push_str(&format!("{name}:$6$salt$hash:1::::::\n"));
     }
@@ -307,6 +309,7 @@ fn a_way_back_in_is_asked_for() {
         ("empty", "empty password"),
         ("odd", "/etc/shells"),
         ("gone", "does not exist"),
+        ("expired", "has expired"),
     ] {
         let text = error(&format!("# who\nbreak_glass = \"{name}\"\n"));
         assert!(text.starts_with("p.toml:2: break_glass: ") && text.contains(words), "{text}");
@@ -317,12 +320,72 @@ fn a_way_back_in_is_asked_for() {
 }
 
 #[test]
+fn no_class_locks_the_way_back_in() {
+    let named = error("break_glass = \"admin\"\n[[class]]\nname = \"a\"\nusers = [\"admin\"]\n");
+    assert!(named.starts_with("p.toml:4: class \"a\".users: ") && named.contains("break_glass"), "{named}");
+    // As a member of a group he is exempt all the same.
+    let text =
+        "break_glass = \"admin\"\n[[class]]\nname = \"a\"\ngroups = [\"wheel\"]\nexpire_after_trips = 1\n";
+    let config = parse(text).unwrap().config;
+    assert_eq!(config.class_of(&Town::new(), 1000).unwrap(), CLASS_BREAK_GLASS);
+    assert!(config.class_infos()[CLASS_BREAK_GLASS as usize].exempt);
+    assert_eq!(config.class_infos()[CLASS_BREAK_GLASS as usize].expire_after_trips, 0);
+}
+
+#[test]
+fn every_kind_of_account_can_be_a_class_of_its_own() {
+    let text = "break_glass = \"admin\"\n[default]\ndeny = 9\n[root]\neven_deny_root = true\nroot_unlock_time = \"3m\"\n\
+        [[class]]\nname = \"named\"\nusers = [\"jon\"]\ndeny = 1\nunlock_time = \"never\"\n\
+        [[class]]\nname = \"group\"\ngroups = [\"staff\"]\ndeny = 2\nfail_interval = \"1m\"\n\
+        [[class]]\nname = \"machine\"\nsystem = true\ndeny = 4\n";
+    let config = parse(text).unwrap().config;
+    let (town, rules) = (Town::new(), config.rules(0));
+    for (uid, deny, because) in [
+        (1001, 1, "class 1 of the file names the user"),
+        (1002, 2, "class 2 of the file names the group staff"),
+        (7, 4, "class 3 of the file takes system accounts"),
+        (1003, 9, "no class of the file names it"),
+        (0, 9, "uid 0"),
+        (1000, 9, "named by break_glass"),
+    ] {
+        let class = config.class_of(&town, uid).unwrap();
+        assert_eq!(rules[class as usize].deny, deny, "{uid}");
+        assert_eq!(config.because(&town, uid), because);
+        let listed = config.members(&town).unwrap();
+        let member =
+            listed.iter().find(|(member, _)| *member == uid).map_or(CLASS_DEFAULT, |(_, class)| *class);
+        assert_eq!(member, class, "{uid}");
+    }
+    assert_eq!(rules[CLASS_FIRST as usize].unlock_time, NEVER);
+    assert_eq!(rules[CLASS_ROOT as usize].unlock_time, 180_000_000_000);
+}
+
+#[test]
+fn rungs_notify_and_breaker_are_checked() {
+    let rung = error("break_glass = false\n[default]\nexpire_after_trips = 2\n");
+    assert!(rung.starts_with("p.toml:3: expire_after_trips: ") && rung.contains("backoff_window"), "{rung}");
+    assert!(
+        error("break_glass = false\n[default]\nend_sessions_after_trips = 0\n").contains("from 1 to 1000")
+    );
+    for (rest, words) in [
+        ("argv = [\"page\"]\nevents = [\"lock\"]", "absolute path"),
+        ("argv = \"/bin/page\"\nevents = [\"lock\"]", "list of texts"),
+        ("argv = [\"/bin/page\"]", "must name events"),
+    ] {
+        let text = error(&format!("break_glass = false\n[[notify.command]]\n{rest}\n"));
+        assert!(text.contains(words), "{text}");
+    }
+    assert!(error("break_glass = false\n[breaker]\nlocked_percent = 0\n").contains("from 1 to 100"));
+    let off = parse("break_glass = false\n[breaker]\nfailing_accounts = false\n").unwrap().config;
+    assert_eq!(off.breaker.rules().accounts, 0);
+}
+
+#[test]
 fn oddities_are_warnings() {
     let class = "break_glass = \"admin\"\n[[class]]\nname = \"a\"\n";
     let of = |rest: &str| warnings(&format!("{class}{rest}")).join("\n");
     assert!(of("users = [\"nobody-here\"]\n").starts_with("p.toml:4: class \"a\".users: no user is named"));
     assert!(of("groups = [\"nowhere\"]\n").starts_with("p.toml:4: class \"a\".groups: no group is named"));
-    assert!(of("users = [\"admin\"]\n").contains("never locked"));
     // A trip uses its failures up, so a lock shorter than the window opens nothing: as with faillock's defaults.
     assert_eq!(of("users = [\"jon\"]\nfail_interval = \"15m\"\nunlock_time = \"10m\"\n"), "");
     let again = of("users = [\"jon\"]\n[[class]]\nname = \"b\"\nusers = [\"jon\"]\n");

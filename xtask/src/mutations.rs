@@ -109,6 +109,12 @@ const MUTATIONS: &[Mutation] = &[
     agent("mutation-forget-locks", "locks outlive the gate"),
     agent("mutation-no-break-glass", "nothing enforces without a word about break_glass"),
     agent("mutation-forget-drops", "drops outlive a reboot"),
+    policy("mutation-skip-downward", "no rung is skipped on the way down"),
+    policy("mutation-ignore-breaker", "an open breaker withholds the rungs above the lock"),
+    policy("mutation-no-breaker", "many failing accounts and no success open the breaker"),
+    agent("mutation-undo-theirs", "a date that an administrator set is not undone"),
+    agent("mutation-forget-expiry-date", "the former date of expiry comes back"),
+    agent("mutation-end-roots", "nothing that runs as root or as an exempt account is ended"),
     ledger("mutation-drop-allowed", "an allow-listed address is never dropped"),
     ledger("mutation-longest-only", "a lease that ended hides none behind it"),
     ledger("mutation-no-lease-end", "a drop is a lease, which ends in the kernel itself"),
@@ -120,6 +126,10 @@ const fn ledger(feature: &'static str, breaks: &'static str) -> Mutation {
 
 const fn module(feature: &'static str, breaks: &'static str) -> Mutation {
     Mutation { feature, breaks, place: Place::Host("portcullis-pam") }
+}
+
+const fn policy(feature: &'static str, breaks: &'static str) -> Mutation {
+    Mutation { feature, breaks, place: Place::Host("portcullis-policy") }
 }
 
 const fn agent(feature: &'static str, breaks: &'static str) -> Mutation {

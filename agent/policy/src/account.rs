@@ -1,27 +1,13 @@
-//! What the policy holds about one account, and what it wants to be done about its shadow lock.
+//! What the policy holds about one account, and what it wants to be done about the rungs above its lock.
 //!
-//! Invariants: one shadow action is out at a time; `ShadowUnlock` is asked for only where `own` is set, and `own` is
-//! set only by a verified `ShadowLock` or by the store.
+//! Invariants: one action is out at a time; rungs are climbed from the lowest and undone from the highest, none is
+//! skipped on the way down; a breaker that withholds rungs stops climbing, never undoing.
 
-use crate::{Action, Boot, Class, Kind, Notice, Outcome};
+use crate::rung::{Rung, Step};
+use crate::{Action, Boot, Class, Climb, Kind, Notice, Outcome};
 
-/// First pause before another try.
-const FIRST_PAUSE: u64 = 1_000_000_000;
-/// Longest pause before another try.
-const LONGEST_PAUSE: u64 = 300_000_000_000;
-/// Tries of a shadow lock at one lock of the account. A shadow unlock is tried until it succeeds.
-const LOCK_TRIES: u32 = 5;
-/// After the first failed unlock, every so many tell people again.
-const ALERT_EVERY: u32 = 8;
 /// How long an account is remembered after its lock ran out, so that late news of that lock is known as such.
 pub(crate) const LINGER: u64 = 60_000_000_000;
-
-/// A shadow action that is out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Out {
-    Lock,
-    Unlock,
-}
 
 /// One account.
 #[derive(Clone, Debug)]
@@ -36,15 +22,14 @@ pub(crate) struct Account {
     pub(crate) forget: Boot,
     /// A lock or unlock of the gate is out.
     pub(crate) gate_out: bool,
-    /// We hold a verified shadow lock.
-    own: bool,
-    /// No (further) shadow lock is to be tried at this lock: an administrator's is there, or it failed for good.
-    settled: bool,
-    out: Option<Out>,
-    /// Failed tries of the action wanted now.
-    tries: u32,
-    /// No try before.
-    next: Boot,
+    /// Trips in a row, each within the back-off window of the last lock's end.
+    climb: u32,
+    /// Until when a trip is one more of the row.
+    climb_until: Boot,
+    shadow: Rung,
+    expire: Rung,
+    sessions: Rung,
+    out: Option<Kind>,
 }
 
 impl Account {
@@ -57,17 +42,38 @@ impl Account {
             trips: 0,
             forget: Boot(0),
             gate_out: false,
-            own: false,
-            settled: false,
+            climb: 0,
+            climb_until: Boot(0),
+            shadow: Rung::default(),
+            expire: Rung::default(),
+            sessions: Rung::default(),
             out: None,
-            tries: 0,
-            next: Boot(0),
         }
     }
 
-    /// The store says that we hold a shadow lock.
-    pub(crate) fn restore_own(&mut self) {
-        self.own = true;
+    /// The store says what we hold.
+    pub(crate) fn restore(&mut self, shadow: bool, expired: bool, climb: Option<Climb>) {
+        self.shadow.own = shadow;
+        self.expire.own = expired;
+        if let Some(climb) = climb {
+            self.climb = climb.trips;
+            self.climb_until = climb.until;
+            self.sessions.own = climb.sessions_ended;
+        }
+    }
+
+    /// One trip more, of a lock that ends at `until`. Returns the row of trips.
+    pub(crate) fn tripped(&mut self, now: Boot, until: Boot) -> Climb {
+        self.climb = if now < self.climb_until { self.climb.saturating_add(1) } else { 1 };
+        self.climb_until = self.climb_until.max(until.after(self.class.backoff_window));
+        self.sessions = Rung::default();
+        Climb { trips: self.climb, until: self.climb_until, sessions_ended: false }
+    }
+
+    /// The row of trips ends: an administrator let the account go.
+    pub(crate) fn forgive(&mut self) {
+        self.climb = 0;
+        self.climb_until = Boot(0);
     }
 
     /// A lock begins, or its end moves.
@@ -77,6 +83,8 @@ impl Account {
         }
         self.locked = true;
         self.until = until;
+        // An end that was moved forward takes the row's with it: no row outlasts a lock without end.
+        self.climb_until = self.climb_until.min(until.after(self.class.backoff_window));
     }
 
     /// The lock is over; late news of it are known as such until `forget`.
@@ -85,19 +93,20 @@ impl Account {
             self.fresh();
         }
         self.locked = false;
-        self.forget = forget;
+        // A row of trips is remembered as long as one more would count, where anything follows from it.
+        self.forget = if self.class.climbs() { forget.max(self.climb_until) } else { forget };
     }
 
     /// What is wanted has changed: tries count anew.
     pub(crate) fn fresh(&mut self) {
-        self.settled = false;
-        self.tries = 0;
-        self.next = Boot(0);
+        for step in Step::ALL {
+            self.rung_mut(step).fresh();
+        }
     }
 
     /// Whether nothing has to be remembered any more.
     pub(crate) fn over(&self, now: Boot) -> bool {
-        !self.locked && !self.own && self.out.is_none() && self.forget <= now
+        !self.locked && !self.shadow.own && !self.expire.own && self.out.is_none() && self.forget <= now
     }
 
     /// Whether it may be forgotten early when room is short.
@@ -106,10 +115,10 @@ impl Account {
     }
 
     /// When something is to be done next.
-    pub(crate) fn due(&self) -> Boot {
+    pub(crate) fn due(&self, withheld: bool) -> Boot {
         let mut due = if self.locked { self.until } else { Boot::NEVER };
-        if self.out.is_none() && (self.wants_lock() || self.wants_unlock()) {
-            due = due.min(self.next);
+        if self.out.is_none() {
+            due = due.min(self.wanted(withheld).map(|(at, _)| at).min().unwrap_or(Boot::NEVER));
         }
         if self.lingers() {
             due = due.min(self.forget);
@@ -117,104 +126,85 @@ impl Account {
         due
     }
 
-    /// The shadow action to be carried out now, if any.
-    pub(crate) fn shadow_action(&mut self, account: u32, now: Boot) -> Option<Action> {
-        if self.out.is_some() || self.next > now {
+    /// The action to be carried out now, if any.
+    pub(crate) fn action(&mut self, account: u32, now: Boot, withheld: bool) -> Option<Action> {
+        if self.out.is_some() {
             return None;
         }
-        if self.wants_lock() {
-            self.out = Some(Out::Lock);
-            Some(Action::ShadowLock { account })
-        } else if self.wants_unlock() {
-            self.out = Some(Out::Unlock);
-            Some(Action::ShadowUnlock { account })
-        } else {
-            None
+        let kind = self.wanted(withheld).find(|(at, _)| *at <= now).map(|(_, kind)| kind)?;
+        self.out = Some(kind);
+        match kind {
+            Kind::ShadowLock => Some(Action::ShadowLock { account }),
+            Kind::ShadowUnlock => Some(Action::ShadowUnlock { account }),
+            Kind::Expire => Some(Action::Expire { account }),
+            Kind::Unexpire => Some(Action::Unexpire { account }),
+            Kind::EndSessions => Some(Action::EndSessions { account }),
+            Kind::GateLock | Kind::GateUnlock => None,
         }
     }
 
-    /// A shadow action ended. News of an action that is not out change nothing.
+    /// An action ended. News of an action that is not out change nothing.
     pub(crate) fn done(&mut self, now: Boot, kind: Kind, outcome: Outcome) -> Option<Notice> {
-        match (kind, self.out) {
-            (Kind::ShadowLock, Some(Out::Lock)) => {
-                self.out = None;
-                self.lock_done(now, outcome)
-            }
-            (Kind::ShadowUnlock, Some(Out::Unlock)) => {
-                self.out = None;
-                self.unlock_done(now, outcome)
-            }
-            _ => None,
+        let step = Step::of(kind).filter(|_| self.out == Some(kind))?;
+        self.out = None;
+        let locked = self.locked;
+        if step.up() == kind {
+            self.rung_mut(step).climbed(now, step, outcome)
+        } else {
+            self.rung_mut(step).undone(now, step, locked, outcome)
         }
     }
 
-    fn lock_done(&mut self, now: Boot, outcome: Outcome) -> Option<Notice> {
-        match outcome {
-            Outcome::Verified => {
-                self.own = true;
-                self.tries = 0;
-                self.next = Boot(0);
-                None
-            }
-            Outcome::AlreadyLocked | Outcome::Foreign => {
-                self.settled = true;
-                Some(Notice::ShadowAlreadyLocked)
-            }
-            Outcome::Failed { reason, retry } => {
-                self.tries = self.tries.saturating_add(1);
-                self.settled = !retry || self.tries >= LOCK_TRIES;
-                self.next = now.after(pause(self.tries));
-                let next = if self.wants_lock() { self.next } else { Boot::NEVER };
-                Some(Notice::ShadowLockFailed { reason, next })
-            }
+    /// What is wanted, and from when on, the more urgent first.
+    fn wanted(&self, withheld: bool) -> impl Iterator<Item = (Boot, Kind)> + use<> {
+        // The highest that is to be undone goes first, and until it has, none below it.
+        let down = Self::downward().find_map(|step| {
+            let kind = step.down()?;
+            // A class that no longer asks for a rung gives up what it holds, too.
+            (self.rung(step).own && !self.asks(step)).then(|| (self.rung(step).next(), kind))
+        });
+        let climbing = !withheld || cfg!(feature = "mutation-ignore-breaker");
+        let up = Step::ALL.into_iter().filter_map(move |step| {
+            let rung = self.rung(step);
+            let wanted = climbing && self.asks(step) && !rung.own && !rung.settled;
+            wanted.then(|| (rung.next(), step.up()))
+        });
+        let up: Vec<_> = up.collect();
+        down.into_iter().chain(up)
+    }
+
+    /// The rungs from the highest.
+    fn downward() -> Box<dyn Iterator<Item = Step>> {
+        let steps = Step::ALL.into_iter();
+        if cfg!(feature = "mutation-skip-downward") { Box::new(steps) } else { Box::new(steps.rev()) }
+    }
+
+    /// Whether class, lock and trips ask for a rung.
+    fn asks(&self, step: Step) -> bool {
+        if !self.locked || self.class.exempt {
+            return false;
+        }
+        let after = |trips: u32| trips != 0 && self.climb >= trips;
+        match step {
+            Step::Shadow => self.class.shadow_lock,
+            Step::Expire => after(self.class.expire_after),
+            Step::Sessions => after(self.class.end_sessions_after),
         }
     }
 
-    fn unlock_done(&mut self, now: Boot, outcome: Outcome) -> Option<Notice> {
-        match outcome {
-            Outcome::Verified => {
-                self.own = false;
-                self.tries = 0;
-                self.next = Boot(0);
-                None
-            }
-            Outcome::AlreadyLocked | Outcome::Foreign => {
-                self.own = false;
-                self.tries = 0;
-                self.next = Boot(0);
-                // Theirs now: not locked a second time by us at this lock.
-                self.settled = self.locked;
-                Some(Notice::ShadowForeign)
-            }
-            Outcome::Failed { reason, retry } => {
-                self.tries = self.tries.saturating_add(1);
-                if !retry {
-                    self.own = false;
-                    return Some(Notice::ShadowUnlockFailed { reason, tries: self.tries, next: Boot::NEVER });
-                }
-                self.next = now.after(pause(self.tries));
-                let tell = self.tries % ALERT_EVERY == 1;
-                tell.then_some(Notice::ShadowUnlockFailed { reason, tries: self.tries, next: self.next })
-            }
+    const fn rung(&self, step: Step) -> &Rung {
+        match step {
+            Step::Shadow => &self.shadow,
+            Step::Expire => &self.expire,
+            Step::Sessions => &self.sessions,
         }
     }
 
-    fn wants_shadow(&self) -> bool {
-        self.locked && self.class.shadow_lock && !self.class.exempt
+    const fn rung_mut(&mut self, step: Step) -> &mut Rung {
+        match step {
+            Step::Shadow => &mut self.shadow,
+            Step::Expire => &mut self.expire,
+            Step::Sessions => &mut self.sessions,
+        }
     }
-
-    fn wants_lock(&self) -> bool {
-        self.wants_shadow() && !self.own && !self.settled
-    }
-
-    fn wants_unlock(&self) -> bool {
-        // A class that no longer asks for the shadow lock gives up what it holds, too.
-        self.own && !self.wants_shadow()
-    }
-}
-
-/// The pause after so many failed tries: doubles, up to a bound.
-fn pause(tries: u32) -> u64 {
-    let doublings = tries.saturating_sub(1).min(16);
-    FIRST_PAUSE.saturating_mul(1 << doublings).min(LONGEST_PAUSE)
 }

@@ -14,7 +14,9 @@
 #![forbid(unsafe_code)]
 
 mod account;
+pub mod breaker;
 mod policy;
+mod rung;
 pub mod sources;
 
 pub use policy::Policy;
@@ -37,13 +39,37 @@ impl Boot {
     }
 }
 
-/// What the policy must know about an account's class.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// What the policy must know about an account's class. The default locks in the gate alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Class {
     /// Never locked.
     pub exempt: bool,
     /// A lock in the gate is followed by `passwd -l`.
     pub shadow_lock: bool,
+    /// From this trip of a row on, a lock is followed by `chage -E`; 0: never.
+    pub expire_after: u32,
+    /// From this trip of a row on, a lock is followed by the end of the account's sessions; 0: never.
+    pub end_sessions_after: u32,
+    /// Nanoseconds after a lock's end within which a trip is one more of a row.
+    pub backoff_window: u64,
+}
+
+impl Class {
+    /// Whether it matters how many trips there were.
+    pub(crate) const fn climbs(&self) -> bool {
+        self.expire_after > 1 || self.end_sessions_after > 1
+    }
+}
+
+/// A row of trips, each within the back-off window of the last lock's end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Climb {
+    /// How many.
+    pub trips: u32,
+    /// Until when one more counts as such.
+    pub until: Boot,
+    /// The sessions were ended at the last of them.
+    pub sessions_ended: bool,
 }
 
 impl Class {
@@ -51,8 +77,14 @@ impl Class {
     /// field is named, so that a new rung must be thought of.
     #[must_use]
     pub const fn while_in_part(self) -> Self {
-        let Self { exempt, shadow_lock: _ } = self;
-        Self { exempt, shadow_lock: false }
+        // Out of reach, not off: the row of trips goes on.
+        const fn out_of_reach(trips: u32) -> u32 {
+            if trips == 0 { 0 } else { u32::MAX }
+        }
+        let Self { exempt, shadow_lock: _, expire_after, end_sessions_after, backoff_window } = self;
+        let (expire_after, end_sessions_after) =
+            (out_of_reach(expire_after), out_of_reach(end_sessions_after));
+        Self { exempt, shadow_lock: false, expire_after, end_sessions_after, backoff_window }
     }
 }
 
@@ -83,6 +115,12 @@ pub enum Kind {
     ShadowLock,
     /// [`Action::ShadowUnlock`].
     ShadowUnlock,
+    /// [`Action::Expire`].
+    Expire,
+    /// [`Action::Unexpire`].
+    Unexpire,
+    /// [`Action::EndSessions`].
+    EndSessions,
     /// [`Action::GateLock`].
     GateLock,
     /// [`Action::GateUnlock`].
@@ -187,7 +225,13 @@ pub enum Input {
         lock: Option<Restored>,
         /// We hold a verified shadow lock on it.
         shadow: bool,
+        /// We hold a verified expiry of it.
+        expired: bool,
+        /// Its row of trips.
+        climb: Option<Climb>,
     },
+    /// The breaker withholds the rungs above the lock, or no more: see [`breaker`].
+    Withhold(bool),
     /// A new configuration: the classes of the accounts that [`Policy::accounts`] names.
     ConfigChanged {
         /// Uid and class.
@@ -216,6 +260,21 @@ pub enum Action {
     },
     /// `passwd -u` of a shadow lock of ours, read back, recorded; ends with [`Input::ActionDone`].
     ShadowUnlock {
+        /// Uid.
+        account: u32,
+    },
+    /// `chage -E`, read back, recorded with the former value; ends with [`Input::ActionDone`].
+    Expire {
+        /// Uid.
+        account: u32,
+    },
+    /// The former expiry again, read back, recorded; ends with [`Input::ActionDone`].
+    Unexpire {
+        /// Uid.
+        account: u32,
+    },
+    /// The end of the account's sessions, looked at, recorded; ends with [`Input::ActionDone`].
+    EndSessions {
         /// Uid.
         account: u32,
     },
@@ -258,6 +317,8 @@ pub enum Notice {
         until: Boot,
         /// Who made the failure that tripped, where known (a scan does not tell).
         actor: Option<Actor>,
+        /// The row of trips that it is the last of.
+        climb: Climb,
     },
     /// A lock was set on request, or its end was moved. The engine stores the lock now.
     Locked {
@@ -284,6 +345,36 @@ pub enum Notice {
     },
     /// `passwd -u` failed: a user may be kept out longer than meant.
     ShadowUnlockFailed {
+        /// Why.
+        reason: String,
+        /// How often so far.
+        tries: u32,
+        /// When it is tried again; [`Boot::NEVER`]: not again.
+        next: Boot,
+    },
+    /// What the rung is about was so before: nothing of ours to undo.
+    AlreadyThere {
+        /// The action.
+        kind: Kind,
+    },
+    /// What the rung had set was changed while we held it: left alone.
+    ChangedByOthers {
+        /// The action.
+        kind: Kind,
+    },
+    /// A rung could not be climbed.
+    ClimbFailed {
+        /// The action.
+        kind: Kind,
+        /// Why.
+        reason: String,
+        /// When it is tried again; [`Boot::NEVER`]: not again.
+        next: Boot,
+    },
+    /// A rung could not be undone: a user may be kept out longer than meant.
+    UndoFailed {
+        /// The action that is to be undone.
+        kind: Kind,
         /// Why.
         reason: String,
         /// How often so far.

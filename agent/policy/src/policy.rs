@@ -1,7 +1,7 @@
 //! The state machine: which accounts are locked, what is to be done next, and when.
 //!
 //! Invariants: `due` holds exactly the accounts whose [`Account::due`] is not NEVER, under that time, and every change
-//! of an account goes through [`Policy::change`], which keeps it so; shadow actions are asked for in
+//! of an account goes through [`Policy::change`], which keeps it so; actions on rungs are asked for in
 //! [`Policy::overdue`] alone.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +16,10 @@ use crate::{
 pub struct Policy {
     accounts: BTreeMap<u32, Account>,
     due: BTreeSet<(Boot, u32)>,
+    /// Accounts that may be forgotten when room is short, by when they would be anyway.
+    lingering: BTreeSet<(Boot, u32)>,
+    /// No rung above the lock is climbed.
+    withheld: bool,
     room: usize,
     newest: Boot,
     wake: Boot,
@@ -46,12 +50,32 @@ impl Policy {
     /// A policy that follows at most `room` accounts.
     #[must_use]
     pub fn with_room(room: usize) -> Self {
-        Self { accounts: BTreeMap::new(), due: BTreeSet::new(), room, newest: Boot(0), wake: Boot::NEVER }
+        Self {
+            accounts: BTreeMap::new(),
+            due: BTreeSet::new(),
+            lingering: BTreeSet::new(),
+            withheld: false,
+            room,
+            newest: Boot(0),
+            wake: Boot::NEVER,
+        }
     }
 
     /// The accounts held: those whose classes [`Input::ConfigChanged`] must tell.
     pub fn accounts(&self) -> impl Iterator<Item = u32> + '_ {
         self.accounts.keys().copied()
+    }
+
+    /// How many accounts are held.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.accounts.len()
+    }
+
+    /// Whether none is held.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.accounts.is_empty()
     }
 
     /// The accounts that are locked as far as the policy knows, with the end of the lock: a scan that finds no lock
@@ -100,9 +124,12 @@ impl Policy {
             }
             Input::Tick => {}
             Input::ActionDone { account, kind, outcome } => self.done(now, account, kind, outcome, out),
-            Input::Restored { account, class, lock, shadow } => {
-                self.restored(now, account, class, lock, shadow, out);
+            Input::Restored { account, class, lock, shadow, expired, climb } => {
+                let mut held = Account::new(class);
+                held.restore(shadow, expired, climb);
+                self.restored(now, account, held, lock, out);
             }
+            Input::Withhold(withheld) => self.withhold(withheld),
             Input::ConfigChanged { classes } => {
                 for (account, class) in classes {
                     self.reclass(now, account, class, out);
@@ -129,13 +156,16 @@ impl Policy {
                 return;
             }
             held.trips = lock.trips;
+            let climb = held.tripped(now, lock.until);
             if lock.until > now {
                 held.lock(lock.until);
             } else if !held.locked {
                 held.until = lock.until;
-                held.forget = now.after(LINGER);
             }
-            let notice = Notice::Tripped { trips: lock.trips, until: lock.until, actor };
+            if !held.locked {
+                held.release(now.after(LINGER));
+            }
+            let notice = Notice::Tripped { trips: lock.trips, until: lock.until, actor, climb };
             out.push(Action::Alert { account: lock.account, notice });
         });
     }
@@ -184,6 +214,7 @@ impl Policy {
                 held.release(now.after(LINGER));
             } else {
                 // The gate may forget the account and count its trips anew.
+                held.forgive();
                 held.release(now);
                 held.trips = 0;
                 held.until = Boot(0);
@@ -196,7 +227,6 @@ impl Policy {
     fn done(&mut self, now: Boot, account: u32, kind: Kind, outcome: Outcome, out: &mut Vec<Action>) {
         self.change(account, |held| {
             let notice = match (kind, outcome) {
-                (Kind::ShadowLock | Kind::ShadowUnlock, outcome) => held.done(now, kind, outcome),
                 (Kind::GateLock | Kind::GateUnlock, outcome) => {
                     held.gate_out = false;
                     match outcome {
@@ -204,6 +234,7 @@ impl Policy {
                         _ => None,
                     }
                 }
+                (_, outcome) => held.done(now, kind, outcome),
             };
             out.extend(notice.map(|notice| Action::Alert { account, notice }));
         });
@@ -214,18 +245,14 @@ impl Policy {
         &mut self,
         now: Boot,
         account: u32,
-        class: Class,
+        mut held: Account,
         lock: Option<Restored>,
-        shadow: bool,
         out: &mut Vec<Action>,
     ) {
         if self.accounts.contains_key(&account) || !self.room_for(account, out) {
             return;
         }
-        let mut held = Account::new(class);
-        if shadow {
-            held.restore_own();
-        }
+        let class = held.class;
         if let Some(lock) = lock {
             let notice = if class.exempt {
                 if !lock.lost {
@@ -246,8 +273,21 @@ impl Policy {
             };
             out.extend(notice.map(|notice| Action::Alert { account, notice }));
         }
+        if !held.locked {
+            held.release(now);
+        }
         self.accounts.insert(account, held);
         self.change(account, |_| {});
+    }
+
+    /// The breaker withholds rungs, or no more.
+    fn withhold(&mut self, withheld: bool) {
+        if self.withheld == withheld {
+            return;
+        }
+        self.withheld = withheld;
+        let dues = self.accounts.iter().map(|(account, held)| (held.due(withheld), *account));
+        self.due = dues.filter(|(due, _)| *due != Boot::NEVER).collect();
     }
 
     /// The account's class as it is now.
@@ -283,8 +323,7 @@ impl Policy {
         if self.accounts.len() < self.room || self.accounts.contains_key(&account) {
             return true;
         }
-        let over = self.accounts.iter().find(|(_, held)| held.lingers()).map(|(account, _)| *account);
-        if let Some(over) = over {
+        if let Some((_, over)) = self.lingering.first().copied() {
             self.forget(over);
             return true;
         }
@@ -301,7 +340,8 @@ impl Policy {
             if self.accounts.get(&account).is_some_and(|held| held.locked && held.until <= now) {
                 self.release(now, account, Release::Expired, out);
             }
-            self.change(account, |held| out.extend(held.shadow_action(account, now)));
+            let withheld = self.withheld;
+            self.change(account, |held| out.extend(held.action(account, now, withheld)));
             if self.accounts.get(&account).is_none_or(|held| held.over(now)) {
                 self.forget(account);
             }
@@ -310,19 +350,25 @@ impl Policy {
 
     /// Changes an account that is held, and when it is due.
     fn change(&mut self, account: u32, change: impl FnOnce(&mut Account)) {
+        let withheld = self.withheld;
         if let Some(held) = self.accounts.get_mut(&account) {
-            self.due.remove(&(held.due(), account));
+            self.due.remove(&(held.due(withheld), account));
+            self.lingering.remove(&(held.forget, account));
             change(held);
-            let due = held.due();
+            let due = held.due(withheld);
             if due != Boot::NEVER {
                 self.due.insert((due, account));
+            }
+            if held.lingers() {
+                self.lingering.insert((held.forget, account));
             }
         }
     }
 
     fn forget(&mut self, account: u32) {
         if let Some(held) = self.accounts.remove(&account) {
-            self.due.remove(&(held.due(), account));
+            self.due.remove(&(held.due(self.withheld), account));
+            self.lingering.remove(&(held.forget, account));
         }
     }
 }

@@ -9,9 +9,10 @@
 use portcullis_policy::{Action, Actor, Boot, Cause, Class, Input, Kind, Notice, Outcome, Policy, Restored};
 
 const SECOND: u64 = 1_000_000_000;
-const PLAIN: Class = Class { exempt: false, shadow_lock: false };
-const SHADOW: Class = Class { exempt: false, shadow_lock: true };
-const EXEMPT: Class = Class { exempt: true, shadow_lock: true };
+const PLAIN: Class =
+    Class { exempt: false, shadow_lock: false, expire_after: 0, end_sessions_after: 0, backoff_window: 0 };
+const SHADOW: Class = Class { shadow_lock: true, ..PLAIN };
+const EXEMPT: Class = Class { exempt: true, ..SHADOW };
 
 fn tripped(account: u32, class: Class, trips: u32, locked_until: Boot) -> Input {
     Input::Tripped { account, class, trips, locked_until, actor: Actor { kind: 1, id: 1000 } }
@@ -47,7 +48,8 @@ fn a_longer_lock_keeps_the_shadow_lock() {
 fn a_failed_unlock_is_tried_again_ever_more_slowly() {
     let mut policy = Policy::new();
     let mut now = Boot(SECOND);
-    let restored = Input::Restored { account: 7, class: SHADOW, lock: None, shadow: true };
+    let restored =
+        Input::Restored { account: 7, class: SHADOW, lock: None, shadow: true, expired: false, climb: None };
     let mut actions = policy.step(now, restored);
     let mut pauses = Vec::new();
     for _ in 0..12 {
@@ -77,7 +79,14 @@ fn a_failed_unlock_is_tried_again_ever_more_slowly() {
 fn what_the_kernel_lost_is_given_back() {
     let mut policy = Policy::new();
     let lock = |lost| Some(Restored { until: Boot(100), trips: 0, lost });
-    let restored = |account, lock| Input::Restored { account, class: SHADOW, lock, shadow: false };
+    let restored = |account, lock| Input::Restored {
+        account,
+        class: SHADOW,
+        lock,
+        shadow: false,
+        expired: false,
+        climb: None,
+    };
     let actions = policy.step(Boot(1), restored(7, lock(true)));
     assert!(actions.contains(&Action::GateLock { account: 7, until: Boot(100), cause: Cause::Restored }));
     assert_eq!(shadow_locks(&actions), 1);
@@ -86,7 +95,14 @@ fn what_the_kernel_lost_is_given_back() {
     let actions = policy.step(Boot(3), restored(8, lock(false)));
     assert!(!actions.iter().any(|action| matches!(action, Action::GateLock { .. })));
     // An exempt account gets no lock back.
-    let exempt = Input::Restored { account: 9, class: EXEMPT, lock: lock(true), shadow: false };
+    let exempt = Input::Restored {
+        account: 9,
+        class: EXEMPT,
+        lock: lock(true),
+        shadow: false,
+        expired: false,
+        climb: None,
+    };
     let actions = policy.step(Boot(4), exempt);
     assert!(!actions.iter().any(|action| matches!(action, Action::GateLock { .. })));
     assert_eq!(shadow_locks(&actions), 0);

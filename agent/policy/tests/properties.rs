@@ -4,14 +4,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use portcullis_policy::{Action, Actor, Boot, Cause, Class, Input, Kind, Notice, Outcome, Policy};
+use portcullis_policy::{Action, Actor, Boot, Cause, Class, Climb, Input, Kind, Notice, Outcome, Policy};
 use proptest::prelude::*;
 
 const SECOND: u64 = 1_000_000_000;
 const ACCOUNTS: u32 = 4;
-const PLAIN: Class = Class { exempt: false, shadow_lock: false };
-const SHADOW: Class = Class { exempt: false, shadow_lock: true };
-const EXEMPT: Class = Class { exempt: true, shadow_lock: true };
+const PLAIN: Class =
+    Class { exempt: false, shadow_lock: false, expire_after: 0, end_sessions_after: 0, backoff_window: 0 };
+const SHADOW: Class = Class { shadow_lock: true, ..PLAIN };
+/// Every rung, the higher ones from the second trip of a row on.
+const FULL: Class = Class {
+    shadow_lock: true,
+    expire_after: 2,
+    end_sessions_after: 2,
+    backoff_window: 300 * SECOND,
+    ..PLAIN
+};
+const EXEMPT: Class = Class { exempt: true, ..FULL };
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -28,6 +37,7 @@ enum Op {
     /// The first action that is out ends.
     Finish(End),
     Class(u32, Class),
+    Withhold(bool),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -40,10 +50,12 @@ enum End {
 
 fn ops() -> impl Strategy<Value = Vec<Op>> {
     let account = || 0..ACCOUNTS;
-    let class = prop_oneof![Just(PLAIN), Just(SHADOW), Just(SHADOW), Just(EXEMPT)];
+    let class = prop_oneof![Just(PLAIN), Just(SHADOW), Just(FULL), Just(FULL), Just(EXEMPT)];
     let end = prop_oneof![4 => Just(End::Good), 2 => Just(End::Bad), 1 => Just(End::Theirs)];
     let op = prop_oneof![
-        4 => (0..200_u64).prop_map(Op::Pass),
+        8 => (0..200_u64).prop_map(Op::Pass),
+        1 => Just(Op::Pass(365 * 86_400)),
+        1 => prop::bool::ANY.prop_map(Op::Withhold),
         4 => (account(), 1..100_u64).prop_map(|(account, length)| Op::Trip(account, length)),
         3 => account().prop_map(Op::Again),
         1 => (account(), 1..100_u64).prop_map(|(account, length)| Op::Silent(account, length)),
@@ -62,11 +74,21 @@ struct Account {
     until: Boot,
     trips: u32,
     last: Option<(u32, Boot)>,
-    /// We hold a verified shadow lock.
-    own: bool,
+    /// Rungs that we hold, verified, by the action that climbed them.
+    own: Vec<Kind>,
     out: Option<Kind>,
+    climb: Climb,
     locks: u32,
     unlocks: u32,
+}
+
+/// The action that climbed what `kind` undoes.
+fn climbed(kind: Kind) -> Option<Kind> {
+    match kind {
+        Kind::ShadowUnlock => Some(Kind::ShadowLock),
+        Kind::Unexpire => Some(Kind::Expire),
+        _ => None,
+    }
 }
 
 struct World {
@@ -77,6 +99,7 @@ struct World {
     out: Vec<(u32, Kind)>,
     told: BTreeSet<(u32, u32)>,
     wake: Boot,
+    withheld: bool,
     actions: Vec<Action>,
 }
 
@@ -87,8 +110,9 @@ impl World {
             until: Boot(0),
             trips: 0,
             last: None,
-            own: false,
+            own: Vec::new(),
             out: None,
+            climb: Climb { trips: 0, until: Boot(0), sessions_ended: false },
             locks: 0,
             unlocks: 0,
         };
@@ -100,6 +124,7 @@ impl World {
             out: Vec::new(),
             told: BTreeSet::new(),
             wake: Boot::NEVER,
+            withheld: false,
             actions: Vec::new(),
         }
     }
@@ -116,23 +141,11 @@ impl World {
         let back = if self.jitter & 1 == 1 { 40_000_000 } else { 0 };
         for action in self.policy.step(Boot(self.now - back), input) {
             match &action {
-                Action::ShadowLock { account } => {
-                    let account = *account;
-                    let now = Boot(self.now);
-                    let held = self.of(account);
-                    assert!(held.class.shadow_lock && !held.class.exempt, "no such rung for {account}");
-                    assert!(!held.own && held.out.is_none(), "a second shadow lock of {account}");
-                    assert!(held.until > Boot(now.0 - SECOND), "{account} is not locked");
-                    held.out = Some(Kind::ShadowLock);
-                    self.out.push((account, Kind::ShadowLock));
-                }
-                Action::ShadowUnlock { account } => {
-                    let account = *account;
-                    let held = self.of(account);
-                    assert!(held.own && held.out.is_none(), "unlock of what is not ours: {account}");
-                    held.out = Some(Kind::ShadowUnlock);
-                    self.out.push((account, Kind::ShadowUnlock));
-                }
+                Action::ShadowLock { account } => self.climb(*account, Kind::ShadowLock),
+                Action::Expire { account } => self.climb(*account, Kind::Expire),
+                Action::EndSessions { account } => self.climb(*account, Kind::EndSessions),
+                Action::ShadowUnlock { account } => self.descend(*account, Kind::ShadowUnlock),
+                Action::Unexpire { account } => self.descend(*account, Kind::Unexpire),
                 Action::GateLock { account, .. } => {
                     assert!(!self.of(*account).class.exempt);
                     self.out.push((*account, Kind::GateLock));
@@ -142,7 +155,13 @@ impl World {
                     self.of(account).until = Boot(0);
                     self.out.push((account, Kind::GateUnlock));
                 }
-                Action::Alert { account, notice: Notice::Tripped { trips, .. } } => {
+                Action::Alert { account, notice: Notice::Tripped { trips, climb, .. } } => {
+                    let (now, before) = (self.now, self.of(*account).climb);
+                    let row = climb.trips == 1 || climb.trips == before.trips + 1;
+                    assert!(row, "trip {} of a row after {}", climb.trips, before.trips);
+                    let over = before.until <= Boot(now - SECOND);
+                    assert!(!over || climb.trips == 1, "a row goes on after its window");
+                    self.of(*account).climb = *climb;
                     assert!(replay, "told of a trip that nobody reported");
                     assert!(self.told.insert((*account, *trips)), "trip {trips} of {account} twice");
                 }
@@ -151,6 +170,36 @@ impl World {
             }
             self.actions.push(action);
         }
+    }
+
+    /// A rung is climbed.
+    fn climb(&mut self, account: u32, kind: Kind) {
+        assert!(!self.withheld, "{kind:?} though rungs are withheld");
+        let now = Boot(self.now);
+        let held = self.of(account);
+        let class = held.class;
+        let after = |trips: u32| trips != 0 && held.climb.trips >= trips;
+        let asked = match kind {
+            Kind::ShadowLock => class.shadow_lock,
+            Kind::Expire => after(class.expire_after),
+            _ => after(class.end_sessions_after),
+        };
+        assert!(asked && !class.exempt, "no such rung for {account}: {kind:?}");
+        assert!(!held.own.contains(&kind) && held.out.is_none(), "a second {kind:?} of {account}");
+        assert!(held.until > Boot(now.0 - SECOND), "{account} is not locked");
+        held.out = Some(kind);
+        self.out.push((account, kind));
+    }
+
+    /// A rung is undone.
+    fn descend(&mut self, account: u32, kind: Kind) {
+        let held = self.of(account);
+        assert!(climbed(kind).is_some_and(|up| held.own.contains(&up)), "undoes what is not ours: {account}");
+        assert!(held.out.is_none(), "two actions at once: {account}");
+        let skipped = kind == Kind::ShadowUnlock && held.until == Boot(0) && held.own.contains(&Kind::Expire);
+        assert!(!skipped, "a rung of {account} is skipped on the way down");
+        held.out = Some(kind);
+        self.out.push((account, kind));
     }
 
     /// Time passes; the policy is woken when it asked for it.
@@ -246,18 +295,19 @@ impl World {
         let outcome = match (kind, end) {
             (Kind::GateLock | Kind::GateUnlock, _) | (_, End::Good) => Outcome::Verified,
             (_, End::Bad) => Outcome::Failed { reason: "busy".to_owned(), retry: true },
-            (Kind::ShadowLock, End::Theirs) => Outcome::AlreadyLocked,
-            (Kind::ShadowUnlock, End::Theirs) => Outcome::Foreign,
+            (Kind::EndSessions, End::Theirs) => Outcome::Verified,
+            (Kind::ShadowLock | Kind::Expire, End::Theirs) => Outcome::AlreadyLocked,
+            (Kind::ShadowUnlock | Kind::Unexpire, End::Theirs) => Outcome::Foreign,
         };
-        if matches!(kind, Kind::ShadowLock | Kind::ShadowUnlock) {
+        if !matches!(kind, Kind::GateLock | Kind::GateUnlock) {
             held.out = None;
-            match (kind, &outcome) {
-                (Kind::ShadowLock, Outcome::Verified) => {
-                    held.own = true;
+            match (climbed(kind), &outcome) {
+                (None, Outcome::Verified) if kind != Kind::EndSessions => {
+                    held.own.push(kind);
                     held.locks += 1;
                 }
-                (Kind::ShadowUnlock, Outcome::Verified | Outcome::Foreign) => {
-                    held.own = false;
+                (Some(up), Outcome::Verified | Outcome::Foreign) => {
+                    held.own.retain(|own| *own != up);
                     held.unlocks += 1;
                 }
                 _ => {}
@@ -304,6 +354,10 @@ impl World {
             }
             Op::Finish(end) => self.finish(*end),
             Op::Class(account, class) => self.class(*account, *class),
+            Op::Withhold(withheld) => {
+                self.withheld = *withheld;
+                self.feed(Input::Withhold(*withheld));
+            }
         }
     }
 
@@ -325,7 +379,7 @@ impl World {
 }
 
 fn classes() -> impl Strategy<Value = [Class; ACCOUNTS as usize]> {
-    Just([PLAIN, SHADOW, SHADOW, EXEMPT])
+    Just([PLAIN, SHADOW, FULL, EXEMPT])
 }
 
 proptest! {
@@ -340,7 +394,7 @@ proptest! {
         }
         world.wind_down();
         for (account, held) in &world.accounts {
-            prop_assert!(!held.own, "{account} stays locked");
+            prop_assert!(held.own.is_empty(), "{account} stays locked: {:?}", held.own);
             prop_assert_eq!(held.locks, held.unlocks);
         }
         prop_assert_eq!(world.policy.accounts().count(), 0);
@@ -376,4 +430,22 @@ proptest! {
             prop_assert!(policy.accounts().any(|held| Some(held) == first));
         }
     }
+}
+
+/// A million accounts trip, release after release: no more than the table holds is remembered, and it takes seconds.
+#[test]
+fn a_million_accounts_are_followed_in_bounded_state() {
+    let mut policy = Policy::new();
+    let mut most = 0;
+    for account in 0..1_000_000_u32 {
+        let now = Boot(u64::from(account) * 1_000);
+        let locked_until = if account % 3 == 0 { Boot::NEVER } else { now.after(SECOND) };
+        let actor = Actor { kind: 0, id: 0 };
+        let _ = policy.step(now, Input::Tripped { account, class: FULL, trips: 1, locked_until, actor });
+        if account % 3 == 0 {
+            let _ = policy.step(now, Input::Unlocked { account, trips: 1 });
+        }
+        most = most.max(policy.len());
+    }
+    assert_eq!(most, portcullis_policy::MAX_ACCOUNTS, "the table was filled and no more");
 }

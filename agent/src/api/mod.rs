@@ -7,6 +7,7 @@ mod drop_routes;
 pub mod drops;
 pub mod hub;
 pub mod peer;
+mod rung_routes;
 pub mod sources;
 pub mod view;
 
@@ -116,6 +117,7 @@ pub fn socket(context: Context) -> Router {
         .route("/v1/config", get(config))
         .route("/v1/metrics", get(socket_metrics))
         .merge(drop_routes::routes())
+        .merge(rung_routes::routes())
         .merge(sources::routes())
         .fallback(async || ApiError::NoPage)
         .method_not_allowed_fallback(async || ApiError::Method)

@@ -135,6 +135,12 @@ pub struct RuleView {
     pub restrict: Option<String>,
     /// `passwd -l` follows a lock.
     pub shadow_lock: bool,
+    /// The trip of a row from which on the account expires with the lock; 0: none.
+    #[serde(default)]
+    pub expire_after_trips: u32,
+    /// The trip of a row from which on its sessions end; 0: none.
+    #[serde(default)]
+    pub end_sessions_after_trips: u32,
 }
 
 /// An attempt of the past.
@@ -170,6 +176,9 @@ pub struct ActionView {
 pub struct Explain {
     /// The account now.
     pub row: AccountRow,
+    /// Why it is in its class.
+    #[serde(default)]
+    pub because: String,
     /// What counts for it.
     pub rule: RuleView,
     /// Why it is locked, or that it is not.
@@ -224,6 +233,15 @@ pub struct Status {
     pub unknown_names: u64,
     /// Events that found no room.
     pub events_lost: u64,
+    /// The breaker; absent where nobody answers for it.
+    #[serde(default)]
+    pub breaker: Option<BreakerView>,
+    /// Classes in monitor mode, or whose mode was set at run time, in words.
+    #[serde(default)]
+    pub modes: Vec<String>,
+    /// Accounts that expired by us.
+    #[serde(default)]
+    pub expired: u64,
     /// The break-glass account, where one is named.
     pub break_glass: Option<String>,
     /// Why the store stands in memory.
@@ -315,6 +333,36 @@ pub struct LockRequest {
 pub struct UnlockRequest {
     /// Which account.
     pub uid: u32,
+}
+
+/// The breaker: whether rungs above the lock are withheld.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BreakerView {
+    /// They are withheld.
+    pub open: bool,
+    /// `auto`: by its rules; `open`, `close`: by an administrator.
+    pub by: String,
+    /// Why they are.
+    pub why: Option<String>,
+}
+
+/// Body of POST /v1/breaker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BreakerRequest {
+    /// `open`, `close`, `auto`.
+    pub breaker: String,
+}
+
+/// Body of POST /v1/mode.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModeRequest {
+    /// `monitor`, `enforce`; `file`: as the configuration has it.
+    pub mode: String,
+    /// Which class; absent: all.
+    #[serde(default)]
+    pub class: Option<String>,
 }
 
 /// Answer of a request that changes something.

@@ -7,6 +7,7 @@
 pub mod client;
 mod direct;
 mod drops;
+mod rungs;
 mod session;
 mod show;
 mod sources;
@@ -82,6 +83,10 @@ enum Verb {
         #[arg(long)]
         follow: bool,
     },
+    /// Monitor or enforce, now and until the next reboot.
+    Mode(rungs::ModeArguments),
+    /// The breaker, which withholds the rungs above the lock when a directory is down or too many are locked.
+    Breaker(rungs::BreakerArguments),
     /// The last events, or new ones as they come.
     Events {
         /// Wait for new events.
@@ -231,6 +236,8 @@ impl Context {
             Verb::Drop(arguments) => return self.drop_nets(arguments).await,
             Verb::Undrop(arguments) => return self.undrop(arguments).await,
             Verb::Drops { follow } => self.drops(*follow).await?,
+            Verb::Mode(arguments) => return self.mode(arguments).await,
+            Verb::Breaker(arguments) => self.breaker(arguments).await?,
             Verb::Events { follow } => self.events(*follow).await?,
             Verb::Config { what: ConfigVerb::Check { file } } => return self.check(file),
             Verb::Config { what: ConfigVerb::Show } => self.config().await?,

@@ -29,6 +29,15 @@ pub fn status(status: &Status, now: Timestamp) -> String {
     if let Some(count) = status.shadow_locked {
         line("shadow locks", format!("of ours: {count}"));
     }
+    if status.expired != 0 {
+        line("expired", format!("accounts, by us: {}", status.expired));
+    }
+    for mode in &status.modes {
+        line("mode", mode.clone());
+    }
+    if let Some(view) = &status.breaker {
+        line(if view.open { "BREAKER" } else { "breaker" }, breaker(view));
+    }
     line("followed", format!("accounts: {}, unknown names: {}", status.accounts, status.unknown_names));
     if status.events_lost != 0 {
         line("events lost", format!("{} (made up for by scanning)", status.events_lost));
@@ -57,6 +66,16 @@ pub fn status(status: &Status, now: Timestamp) -> String {
         text.push_str(&table.render());
     }
     text
+}
+
+/// The breaker in one line.
+#[must_use]
+pub fn breaker(view: &crate::api::view::BreakerView) -> String {
+    let by = if view.by == "auto" { "by its rules" } else { "by an administrator" };
+    match &view.why {
+        Some(why) => format!("OPEN {by}: {why}; the rungs above the lock are withheld"),
+        None => format!("closed {by}"),
+    }
 }
 
 /// The filter's lines of `portcullis status`.
@@ -167,7 +186,15 @@ fn lock(lock: &Lock, now: Timestamp) -> String {
 /// What counts for an account, in words.
 fn rule(rule: &RuleView) -> String {
     let length = rule.unlock_time.map_or_else(|| "until released".to_owned(), |s| format!("for {}", span(s)));
-    let second = if rule.shadow_lock { ", password locked too (passwd -l)" } else { "" };
+    let mut second =
+        if rule.shadow_lock { ", password locked too (passwd -l)".to_owned() } else { String::new() };
+    for (trips, what) in
+        [(rule.expire_after_trips, "it expires too"), (rule.end_sessions_after_trips, "its sessions end")]
+    {
+        if trips != 0 {
+            second.push_str(&format!("; from trip {trips} in a row on {what}"));
+        }
+    }
     let doubles = if rule.backoff_window == 0 {
         String::new()
     } else {
@@ -205,7 +232,8 @@ fn rule(rule: &RuleView) -> String {
 pub fn explain(answer: &Explain, now: Timestamp) -> String {
     let row = &answer.row;
     let uid = row.account.uid.map_or_else(String::new, |uid| format!(" (uid {uid})"));
-    let mut lines = vec![format!("{}{uid}, class {}", row.account.name, row.class)];
+    let because = if answer.because.is_empty() { String::new() } else { format!(" ({})", answer.because) };
+    let mut lines = vec![format!("{}{uid}, class {}{because}", row.account.name, row.class)];
     let mut line = |name: &str, value: String| lines.push(format!("  {name:<9} {value}"));
     let state = match &row.lock {
         Some(found) if row.monitor => format!("monitor mode; otherwise {}", lock(found, now)),

@@ -23,6 +23,12 @@ pub struct ClassInfo {
     pub shadow_lock: bool,
     /// From where and when a locked account stays usable.
     pub restrict: Option<String>,
+    /// See [`Limits::expire_after_trips`].
+    pub expire_after_trips: u32,
+    /// See [`Limits::end_sessions_after_trips`].
+    pub end_sessions_after_trips: u32,
+    /// Nanoseconds, see [`Limits::backoff_window`].
+    pub backoff_window: u64,
 }
 
 impl ClassInfo {
@@ -30,7 +36,13 @@ impl ClassInfo {
     #[must_use]
     pub fn policy(&self) -> PolicyClass {
         // What is only computed is nothing for the policy to act on.
-        PolicyClass { exempt: self.exempt || self.monitor, shadow_lock: self.shadow_lock }
+        PolicyClass {
+            exempt: self.exempt || self.monitor,
+            shadow_lock: self.shadow_lock,
+            expire_after: self.expire_after_trips,
+            end_sessions_after: self.end_sessions_after_trips,
+            backoff_window: self.backoff_window,
+        }
     }
 }
 
@@ -38,22 +50,25 @@ impl Config {
     /// All classes by index, in the order of [`Config::rules`].
     #[must_use]
     pub fn class_infos(&self) -> Vec<ClassInfo> {
-        let info = |name: &str, limits: &Limits, exempt, shadow_lock| ClassInfo {
+        let info = |name: &str, limits: &Limits, exempt, rungs: bool| ClassInfo {
             name: name.to_owned(),
             exempt,
             monitor: limits.mode == Mode::Monitor,
-            shadow_lock,
             restrict: limits.restrict.as_ref().filter(|_| !exempt).map(ToString::to_string),
+            shadow_lock: rungs && limits.shadow_lock,
+            expire_after_trips: if rungs { limits.expire_after_trips } else { 0 },
+            end_sessions_after_trips: if rungs { limits.end_sessions_after_trips } else { 0 },
+            backoff_window: limits.backoff_window.nanoseconds(),
         };
         let own = &self.default;
         let mut infos = vec![
-            info("default", own, false, own.shadow_lock),
-            // root's password is never locked: it is the way back in.
+            info("default", own, false, true),
+            // root's password is never locked, nor does it expire: it is the way back in.
             info("root", own, !self.root.even_deny_root, false),
             info("break_glass", own, true, false),
         ];
         let classes = self.classes.iter();
-        infos.extend(classes.map(|class| info(&class.name, &class.limits, false, class.limits.shadow_lock)));
+        infos.extend(classes.map(|class| info(&class.name, &class.limits, false, true)));
         infos
     }
 
@@ -73,7 +88,7 @@ impl Config {
         let Some(user) = directory.user_by_uid(uid)? else { return Ok(CLASS_DEFAULT) };
         let groups = directory.groups_of(&user)?;
         for (index, class) in (CLASS_FIRST..).zip(&self.classes) {
-            if class.users.contains(&user.name) {
+            if class.users.contains(&user.name) || (class.system && is_system(directory, uid)) {
                 return Ok(index);
             }
             for name in &class.groups {
@@ -83,6 +98,38 @@ impl Config {
             }
         }
         Ok(CLASS_DEFAULT)
+    }
+
+    /// Why an uid is in its class, in words.
+    #[must_use]
+    pub fn because(&self, directory: &dyn Directory, uid: u32) -> String {
+        let class = match self.class_of(directory, uid) {
+            Ok(class) => class,
+            Err(error) => return format!("not known: {error}"),
+        };
+        match class {
+            CLASS_BREAK_GLASS => "named by break_glass".to_owned(),
+            CLASS_ROOT => "uid 0".to_owned(),
+            CLASS_DEFAULT => "no class of the file names it".to_owned(),
+            _ => {
+                let at = class.saturating_sub(CLASS_FIRST);
+                let class = usize::try_from(at).ok().and_then(|at| self.classes.get(at));
+                let user = directory.user_by_uid(uid).ok().flatten();
+                let (Some(class), Some(user)) = (class, user) else { return String::new() };
+                let number = at.saturating_add(1);
+                if class.users.contains(&user.name) {
+                    return format!("class {number} of the file names the user");
+                }
+                let groups = directory.groups_of(&user).unwrap_or_default();
+                let member = class.groups.iter().find(|name| {
+                    directory.group(name).ok().flatten().is_some_and(|group| groups.contains(&group.gid))
+                });
+                match member {
+                    Some(group) => format!("class {number} of the file names the group {group}"),
+                    None => format!("class {number} of the file takes system accounts"),
+                }
+            }
+        }
     }
 
     /// Everybody who is not in the default class, as far as the user database can list: uid and class, by uid.
@@ -104,6 +151,11 @@ impl Config {
                     members.entry(user.uid).or_insert(index);
                 }
             }
+            if class.system {
+                for user in listed.iter().filter(|user| is_system(directory, user.uid)) {
+                    members.entry(user.uid).or_insert(index);
+                }
+            }
             for name in &class.groups {
                 for uid in group_members(directory, &listed, name)? {
                     members.entry(uid).or_insert(index);
@@ -112,6 +164,11 @@ impl Config {
         }
         Ok(members.into_iter().collect())
     }
+}
+
+/// Whether an uid is that of a system account.
+fn is_system(directory: &dyn Directory, uid: u32) -> bool {
+    (1..=directory.system_uid_max()).contains(&uid)
 }
 
 /// Uids of the members of a group, primary and supplementary.

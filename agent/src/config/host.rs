@@ -10,6 +10,7 @@ use super::raw;
 use super::values::place;
 use super::{BreakGlass, Config};
 use crate::accounts::{Directory, Nss, User};
+use crate::expiry::{Expiry, today};
 use crate::shadow::{self, Field};
 
 /// A host to check against.
@@ -50,9 +51,9 @@ impl Host<'_> {
                 }
                 if config.break_glass == BreakGlass::Account(user.clone()) {
                     let text = format!(
-                        "{user} is the break_glass account and is never locked, whatever this class says"
+                        "{user} is the break_glass account and can be in no class that locks: take it out of here"
                     );
-                    problems.warning(place(&raw.users), &key, text);
+                    problems.error(place(&raw.users), &key, text);
                 }
                 if let Some(other) = user_in.insert(user, &class.name) {
                     user_in.insert(user, other);
@@ -92,6 +93,13 @@ impl Host<'_> {
         };
         if let Some(wrong) = self.shell_problem(&user) {
             problems.error(at.clone(), key, wrong);
+        }
+        let expired = Expiry::new(self.root, std::time::Duration::ZERO).read(name);
+        if expired.is_ok_and(|date| Expiry::over(&date, today())) {
+            let text = format!(
+                "{name} has expired and could not get in: chage -E -1 {name}, or name another account"
+            );
+            problems.error(at.clone(), key, text);
         }
         match shadow::field(self.root, name) {
             Ok(Some(Field::Locked)) => problems.error(

@@ -29,6 +29,10 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) sc5: Sc5,
     #[serde(default)]
+    pub(super) notify: Notify,
+    #[serde(default)]
+    pub(super) breaker: Breaker,
+    #[serde(default)]
     pub(super) agent: Agent,
 }
 
@@ -54,6 +58,8 @@ macro_rules! with_limits {
             restrict: Item,
             factor_deny: Item,
             shadow_lock: Item,
+            expire_after_trips: Item,
+            end_sessions_after_trips: Item,
         }
 
         impl $name {
@@ -74,6 +80,8 @@ macro_rules! with_limits {
                     restrict: &self.restrict,
                     factor_deny: &self.factor_deny,
                     shadow_lock: &self.shadow_lock,
+                    expire_after_trips: &self.expire_after_trips,
+                    end_sessions_after_trips: &self.end_sessions_after_trips,
                 }
             }
         }
@@ -81,7 +89,7 @@ macro_rules! with_limits {
 }
 
 with_limits!(Limits {});
-with_limits!(Class { name, users, groups });
+with_limits!(Class { name, users, groups, system });
 
 /// The limits of a table.
 #[derive(Clone, Copy)]
@@ -100,6 +108,8 @@ pub(super) struct LimitItems<'a> {
     pub(super) restrict: &'a Item,
     pub(super) factor_deny: &'a Item,
     pub(super) shadow_lock: &'a Item,
+    pub(super) expire_after_trips: &'a Item,
+    pub(super) end_sessions_after_trips: &'a Item,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -143,6 +153,33 @@ pub(super) struct Sc5 {
     pub(super) ports: Item,
     pub(super) exempt: Item,
     pub(super) exempt_administrators: Item,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Notify {
+    pub(super) file: Item,
+    pub(super) file_megabytes: Item,
+    pub(super) parallel: Item,
+    pub(super) queue: Item,
+    pub(super) timeout: Item,
+    #[serde(default)]
+    pub(super) command: Vec<Spanned<NotifyCommand>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NotifyCommand {
+    pub(super) events: Item,
+    pub(super) argv: Item,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Breaker {
+    pub(super) failing_accounts: Item,
+    pub(super) failing_window: Item,
+    pub(super) locked_percent: Item,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -67,6 +67,8 @@ pub(super) fn config(file: &raw::File, problems: &mut Problems<'_>) -> Option<Co
         restrict: None,
         factor_deny: None,
         shadow_lock: false,
+        expire_after_trips: 0,
+        end_sessions_after_trips: 0,
     };
     let default = limits(file.default.limits(), "default", &default, problems);
     let mut read = Reader { problems };
@@ -86,6 +88,8 @@ pub(super) fn config(file: &raw::File, problems: &mut Problems<'_>) -> Option<Co
         metrics: Metrics { listen: read.listen(&file.metrics.listen) },
         filter: read.filter(&file.filter),
         sc5: read.sc5(&file.sc5),
+        notify: read.notify(&file.notify),
+        breaker: read.breaker(&file.breaker),
         agent: Agent {
             socket: read.path(&file.agent.socket, "agent.socket", "/run/portcullis/agent.sock"),
             store: read.path(&file.agent.store, "agent.store", "/var/lib/portcullis/portcullis.db"),
@@ -134,6 +138,16 @@ fn limits(
         restrict: read.restrict(items.restrict, &key("restrict"), &inherited.restrict),
         factor_deny: read.factor_deny(items.factor_deny, &key("factor_deny"), inherited.factor_deny),
         shadow_lock: read.flag(items.shadow_lock, &key("shadow_lock"), inherited.shadow_lock),
+        expire_after_trips: read.trips(
+            items.expire_after_trips,
+            &key("expire_after_trips"),
+            inherited.expire_after_trips,
+        ),
+        end_sessions_after_trips: read.trips(
+            items.end_sessions_after_trips,
+            &key("end_sessions_after_trips"),
+            inherited.end_sessions_after_trips,
+        ),
     }
 }
 
@@ -221,12 +235,15 @@ impl Reader<'_, '_> {
             }
             let users = self.names(&raw.users, &format!("{table}.users"));
             let groups = self.names(&raw.groups, &format!("{table}.groups"));
-            if users.is_empty() && groups.is_empty() {
-                let text = format!("{table} has no members: give it users = [...] or groups = [...]");
+            let system = self.flag(&raw.system, &format!("{table}.system"), false);
+            if users.is_empty() && groups.is_empty() && !system {
+                let text = format!(
+                    "{table} has no members: give it users = [...] or groups = [...], or system = true"
+                );
                 self.problems.error(Some(entry.span()), "class.users", text);
             }
             let limits = limits(raw.limits(), &table, default, self.problems);
-            classes.push(Class { name, users, groups, limits });
+            classes.push(Class { name, users, groups, system, limits });
         }
         classes
     }
@@ -254,6 +271,7 @@ impl Reader<'_, '_> {
         for (limits, items) in std::iter::once((&config.default, file.default.limits())).chain(classes) {
             self.delays(limits, items, config.reservation_max_age);
             self.scope(limits, items);
+            self.rungs(limits, items);
         }
         if !config.filter.enabled && [config.sc5.guess, config.sc5.spray].contains(&Word::Drop) {
             let at = place(&file.sc5.guess).or_else(|| place(&file.sc5.spray));

@@ -9,28 +9,58 @@ use portcullis_policy::{Action, Boot, Cause, Input, Kind, Notice, Outcome, Relea
 use super::{Engine, EngineError, Waiting};
 use crate::accounts::{Directory, Nss};
 use crate::api::view;
+use crate::expiry::{Change, ExpiryError};
 use crate::kernel::gate;
+use crate::logout::LogoutError;
 use crate::rows::Now;
 use crate::shadow::{Digest, Locked, Prepared, ShadowError, Unlocked};
 use crate::store::{ActionId, Intent, StoredLock, Told};
 
-/// A shadow action under way.
+/// An action on a rung under way.
 pub(super) struct Under {
-    kind: Kind,
-    name: String,
-    id: ActionId,
+    pub(super) kind: Kind,
+    pub(super) name: String,
+    pub(super) id: ActionId,
 }
 
-/// What a shadow action did.
-enum Did {
+/// What an action on a rung did.
+pub(super) enum Did {
     Locked(Locked),
     Unlocked(Unlocked),
+    Expired(Change),
+    Restored(Change),
+    /// So many processes were ended by signals.
+    Sessions(usize),
 }
 
-/// A shadow action that ended.
+/// An action on a rung that ended.
 pub(super) struct Finished {
-    account: u32,
-    result: Result<Did, ShadowError>,
+    pub(super) account: u32,
+    pub(super) result: Result<Did, Trouble>,
+}
+
+/// Why it failed, and whether another try may help.
+pub(super) struct Trouble {
+    reason: String,
+    retry: bool,
+}
+
+impl From<ShadowError> for Trouble {
+    fn from(error: ShadowError) -> Self {
+        Self { retry: error.retry(), reason: error.to_string() }
+    }
+}
+
+impl From<ExpiryError> for Trouble {
+    fn from(error: ExpiryError) -> Self {
+        Self { retry: error.retry(), reason: error.to_string() }
+    }
+}
+
+impl From<LogoutError> for Trouble {
+    fn from(error: LogoutError) -> Self {
+        Self { retry: true, reason: error.to_string() }
+    }
 }
 
 /// An action in metrics, log and store.
@@ -38,17 +68,28 @@ pub(super) const fn name_of(kind: Kind) -> &'static str {
     match kind {
         Kind::ShadowLock => "shadow_lock",
         Kind::ShadowUnlock => "shadow_unlock",
+        Kind::Expire => "expire",
+        Kind::Unexpire => "unexpire",
+        Kind::EndSessions => "end_sessions",
         Kind::GateLock => "gate_lock",
         Kind::GateUnlock => "gate_unlock",
     }
 }
 
+/// All actions.
+const KINDS: [Kind; 7] = [
+    Kind::ShadowLock,
+    Kind::ShadowUnlock,
+    Kind::Expire,
+    Kind::Unexpire,
+    Kind::EndSessions,
+    Kind::GateLock,
+    Kind::GateUnlock,
+];
+
 /// The metrics label of a stored action; none for one this version does not know.
 pub(super) fn kind_of(name: &str) -> Option<&'static str> {
-    [Kind::ShadowLock, Kind::ShadowUnlock, Kind::GateLock, Kind::GateUnlock]
-        .into_iter()
-        .map(name_of)
-        .find(|known| *known == name)
+    KINDS.into_iter().map(name_of).find(|known| *known == name)
 }
 
 /// An outcome in metrics, log and store, and the reason where there is one.
@@ -56,8 +97,8 @@ fn words(outcome: &Outcome) -> (&'static str, Option<&str>) {
     match outcome {
         Outcome::Verified => ("verified", None),
         Outcome::Failed { reason, .. } => ("failed", Some(reason)),
-        Outcome::AlreadyLocked => ("already_locked", Some("an administrator had locked it before")),
-        Outcome::Foreign => ("foreign", Some("the password field was changed since: left alone")),
+        Outcome::AlreadyLocked => ("already_locked", Some("it was so before: not ours to undo")),
+        Outcome::Foreign => ("foreign", Some("it was changed by others since: left alone")),
     }
 }
 
@@ -83,6 +124,9 @@ impl Engine {
             }
             Action::ShadowLock { account } => self.shadow_begin(account, Kind::ShadowLock),
             Action::ShadowUnlock { account } => self.shadow_begin(account, Kind::ShadowUnlock),
+            Action::Expire { account } => self.rung_begin(account, Kind::Expire),
+            Action::Unexpire { account } => self.rung_begin(account, Kind::Unexpire),
+            Action::EndSessions { account } => self.rung_begin(account, Kind::EndSessions),
         }
     }
 
@@ -119,7 +163,7 @@ impl Engine {
     }
 
     /// Stores what is about to be done.
-    fn intend(
+    pub(super) fn intend(
         &mut self,
         uid: u32,
         kind: Kind,
@@ -179,9 +223,9 @@ impl Engine {
             let _permit = passwd.acquire_owned().await;
             let result = match (kind, held) {
                 (Kind::ShadowUnlock, Some(held)) => {
-                    shadow.unlock(&user, &held.digest).await.map(Did::Unlocked)
+                    shadow.unlock(&user, &held.digest).await.map(Did::Unlocked).map_err(Into::into)
                 }
-                _ => shadow.lock(&user).await.map(Did::Locked),
+                _ => shadow.lock(&user).await.map(Did::Locked).map_err(Into::into),
             };
             Finished { account, result }
         });
@@ -189,7 +233,7 @@ impl Engine {
         Ok(None)
     }
 
-    fn not_begun(
+    pub(super) fn not_begun(
         &mut self,
         account: u32,
         kind: Kind,
@@ -232,7 +276,14 @@ impl Engine {
                 self.store.remove_shadow_lock(account);
                 Outcome::Foreign
             }
-            Err(error) => Outcome::Failed { retry: error.retry(), reason: error.to_string() },
+            Ok(did) => self.rung_done(account, &did),
+            Err(Trouble { reason, retry }) => {
+                // Not set, as far as was seen: what is found set later is looked at then.
+                if kind == Kind::Expire && self.expiry.holds(&name).is_ok_and(|holds| !holds) {
+                    self.store.remove_expiry(account);
+                }
+                Outcome::Failed { reason, retry }
+            }
         };
         self.end(account, kind, id, &outcome)?;
         Ok(Some(Input::ActionDone { account, kind, outcome }))
@@ -245,7 +296,7 @@ impl Engine {
         let mut event = view::Event::new(now.wall, "notice");
         let mut level = log::Level::Warn;
         match notice {
-            Notice::Tripped { trips, until, actor } => {
+            Notice::Tripped { trips, until, actor, climb } => {
                 if self.told_before(uid, trips, until, &now) {
                     return Ok(());
                 }
@@ -260,6 +311,7 @@ impl Engine {
                     self.store_lock(uid, &account.name, until, why, trips, &now);
                 }
                 self.store.set_told(uid, Told { trips, until: until.0 });
+                self.store_climb(uid, climb, &now)?;
             }
             Notice::Locked { until, cause } => {
                 event.event = "lock_noted".to_owned();
@@ -274,6 +326,7 @@ impl Engine {
                 level = log::Level::Info;
                 self.store.remove_lock(uid);
                 if why != Release::Expired {
+                    self.store.remove_climb(uid);
                     self.store.forget_told(uid);
                 }
             }
@@ -282,7 +335,10 @@ impl Engine {
                 for waiting in self.waiting.iter_mut().filter(|waiting| waiting.uid == uid) {
                     waiting.problems.push(text.clone());
                 }
-                if matches!(other, Notice::ShadowUnlockFailed { .. } | Notice::GateFailed { .. }) {
+                if matches!(
+                    other,
+                    Notice::ShadowUnlockFailed { .. } | Notice::UndoFailed { .. } | Notice::GateFailed { .. }
+                ) {
                     level = log::Level::Error;
                 }
                 event.detail = Some(text);
@@ -371,6 +427,20 @@ fn problem(notice: &Notice, now: &Now) -> String {
         }
         Notice::ShadowUnlockFailed { reason, tries, next } => format!(
             "the password could not be unlocked ({tries} tries): {reason}; {}; by hand: passwd -u",
+            again(next)
+        ),
+        Notice::AlreadyThere { kind } => {
+            format!("{}: it was so before, and will not be undone by us", name_of(*kind))
+        }
+        Notice::ChangedByOthers { kind } => {
+            format!("{}: changed by others while we held it: left alone, see chage -l", name_of(*kind))
+        }
+        Notice::ClimbFailed { kind, reason, next } => {
+            format!("{} failed: {reason}; {}", name_of(*kind), again(next))
+        }
+        Notice::UndoFailed { kind, reason, tries, next } => format!(
+            "{} could not be undone ({tries} tries): {reason}; {}; by hand: chage -E",
+            name_of(*kind),
             again(next)
         ),
         Notice::GateFailed { reason } => format!("the gate did not do what was asked: {reason}"),

@@ -6,7 +6,7 @@
 use tokio::sync::{mpsc, oneshot};
 
 use crate::api::sources::{ReportRequest, SourceRow};
-use crate::api::view::{AccountRow, Done, Explain, Status};
+use crate::api::view::{AccountRow, BreakerView, Done, Explain, ModeRequest, Status};
 
 use crate::filter::Net;
 
@@ -75,6 +75,10 @@ pub enum Command {
     Released(Vec<Net>, Reply<()>),
     /// A logon that another program saw.
     Report(ReportRequest, Reply<Done>),
+    /// Switch the mode of a class or of all.
+    Mode(ModeRequest, Reply<Done>),
+    /// What the breaker says; or what it is to be, by an administrator's word.
+    Breaker(Option<portcullis_policy::breaker::Override>, Reply<BreakerView>),
     /// Read the configuration again.
     Reload(Reply<Done>),
     /// The configuration in effect.

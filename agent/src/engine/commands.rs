@@ -11,6 +11,7 @@ use portcullis_policy::{Boot, Input, Outcome};
 
 use super::command::{Command, CommandError, Reply};
 use super::{Engine, EngineError, Waiting};
+use crate::accounts::Nss;
 use crate::api::view::{AccountRow, ActionView, Actor, Attempt, Done, Explain, Shadow, Status, Table, Until};
 use crate::config::sc5::policy_net;
 use crate::config::{Agent, BreakGlass, Config, Metrics};
@@ -36,6 +37,16 @@ impl Engine {
             }
             Command::Lock { uid, seconds, reply } => self.lock(uid, seconds, reply)?,
             Command::Unlock { uid, reply } => self.unlock(uid, reply)?,
+            Command::Mode(asked, reply) => {
+                let _ = reply.send(self.set_mode(&asked)?);
+            }
+            Command::Breaker(wish, reply) => {
+                let view = match wish {
+                    Some(wish) => self.set_breaker(wish)?,
+                    None => self.breaker_view(),
+                };
+                answer(reply, view);
+            }
             Command::Sources(reply) => answer(reply, self.source_rows()?),
             Command::Source(net, reply) => answer(reply, self.source_by_net(net)?),
             Command::Released(nets, reply) => {
@@ -117,6 +128,9 @@ impl Engine {
             accounts,
             unknown_names: used(portcullis_common::abi::map::UNKNOWN),
             events_lost: self.tables.stats()?.lost_events,
+            breaker: Some(self.breaker_view()),
+            modes: self.modes_shown(),
+            expired: self.store.expiries().len() as u64,
             break_glass: match &self.config.break_glass {
                 BreakGlass::Account(name) => Some(name.clone()),
                 BreakGlass::Refused => None,
@@ -163,6 +177,11 @@ impl Engine {
         let shadow_lock = self.info(class).is_some_and(|info| info.shadow_lock);
         let mut rule = rows::rule_view(&rule, shadow_lock);
         rule.restrict = self.info(class).and_then(|info| info.restrict.clone());
+        if let Some(info) = self.info(class) {
+            rule.expire_after_trips = info.expire_after_trips;
+            rule.end_sessions_after_trips = info.end_sessions_after_trips;
+        }
+        let because = self.config.because(&Nss, uid);
         let attempts: Vec<Attempt> = self
             .store
             .history(uid, SHOWN)
@@ -193,7 +212,7 @@ impl Engine {
         let why = why(&row, rule.fail_interval);
         let release = release(&row);
         let pairs = self.pairs_shown(uid, &now)?;
-        Ok(Ok(Explain { row, rule, why, release, pairs, attempts, actions }))
+        Ok(Ok(Explain { row, because, rule, why, release, pairs, attempts, actions }))
     }
 
     fn lock(&mut self, uid: u32, seconds: Option<u64>, reply: Reply<Done>) -> Result<(), EngineError> {
@@ -275,19 +294,19 @@ impl Engine {
             log::warn!("{warning}");
         }
         let problems = restart_needed(&self.running_config, &loaded.config);
-        if let Err(error) = self.adopt(loaded.config) {
+        let config = super::modes::with_modes(&loaded.config, self.store.modes());
+        if let Err(error) = self.adopt(config) {
             log::error!("the configuration stays as it was: {error}");
             return Ok(Err(CommandError::Failed(error.to_string())));
         }
+        self.file = loaded.config;
+        // Also of the same configuration: the file of events is opened again.
+        let _ = self.notify.send(self.config.notify.clone());
         // It says in the log, and to who looks at the status, what it cannot do.
         let (filter, config) = (self.filter.clone(), Box::new(self.config.clone()));
         tokio::spawn(async move { filter.ask(|reply| crate::filter::Command::Adopt(config, reply)).await });
         let generation = self.tables.settings()?.generation;
-        let mut classes = Vec::new();
-        for uid in self.policy.accounts().collect::<Vec<_>>() {
-            classes.push((uid, self.policy_class(uid)?));
-        }
-        self.step(Input::ConfigChanged { classes })?;
+        self.tell_classes()?;
         let message = format!("configuration {generation} of {} is in effect", self.path.display());
         log::info!("{message}");
         for problem in &problems {
@@ -311,6 +330,8 @@ fn restart_needed(running: &Config, new: &Config) -> Vec<String> {
         classes: _,
         filter: _,
         sc5: _,
+        notify: _,
+        breaker: _,
     } = running;
     [
         (*listen != new.metrics.listen, "metrics.listen"),

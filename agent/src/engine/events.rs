@@ -48,13 +48,14 @@ impl Engine {
         self.store.attempts(&attempts);
         for event in &events {
             self.source_event(event)?;
+            self.breaker_event(event);
             if is_pairs(event) {
                 self.decide_pair(event, &now);
             } else {
                 self.decide(event)?;
             }
         }
-        Ok(())
+        self.look_at_breaker()
     }
 
     fn count(&self, event: &abi::Event) {

@@ -6,10 +6,13 @@
 //! beside it and never holds up events; what an event was lost for, the scan makes up for; stopping releases nothing.
 
 mod actions;
+mod breaker;
 pub mod command;
 mod commands;
 mod events;
+mod modes;
 mod pairs;
+mod rungs;
 mod scan;
 mod setup;
 mod source_rows;
@@ -30,6 +33,7 @@ use crate::accounts::AccountsError;
 use crate::api::hub::Hub;
 use crate::clock::{self, ClockError};
 use crate::config::{ClassInfo, Config};
+use crate::expiry::Expiry;
 use crate::kernel::{EventRing, KernelError, SourceTables, Tables};
 use crate::metrics::Metrics;
 use crate::names::Names;
@@ -88,6 +92,15 @@ pub struct Engine {
     ring: EventRing,
     store: Store,
     shadow: Arc<Shadow>,
+    expiry: Expiry,
+    /// The configuration as the file has it, without what was switched at run time.
+    file: Config,
+    notify: crate::notify::Handle,
+    breaker: portcullis_policy::breaker::Breaker,
+    /// Why rungs are withheld now.
+    withheld: Option<portcullis_policy::breaker::Why>,
+    /// Accounts that could be locked.
+    population: u32,
     policy: Policy,
     names: Names,
     metrics: Arc<Metrics>,
@@ -229,9 +242,7 @@ impl Engine {
     /// is open.
     fn policy_class(&mut self, uid: u32) -> Result<portcullis_policy::Class, EngineError> {
         let class = self.class_of(uid)?;
-        let class = self
-            .info(class)
-            .map_or(portcullis_policy::Class { exempt: false, shadow_lock: false }, ClassInfo::policy);
+        let class = self.info(class).map_or(portcullis_policy::Class::default(), ClassInfo::policy);
         let soft = self.tables.row(u64::from(uid))?.is_some_and(|row| row.ledger.soft != 0);
         Ok(if soft { class.while_in_part() } else { class })
     }

@@ -75,6 +75,7 @@ impl Engine {
         for row in &rows {
             self.look(row, &now, &mut found)?;
         }
+        self.count_population(rows.iter().filter(|row| !row.is_pair()).count());
         // Rows are as old as the scan; a lock set since is not gone.
         let gone: Vec<u32> =
             self.policy.locked().map(|(uid, _)| uid).filter(|uid| !found.locked.contains(uid)).collect();
@@ -99,6 +100,7 @@ impl Engine {
             }
         }
         self.step(Input::Tick)?;
+        self.look_at_breaker()?;
         self.metrics.stats(self.tables.stats()?);
         self.metrics.tables(self.tables.occupancy()?);
         Ok(())
@@ -282,7 +284,9 @@ impl Engine {
         if self.config.agent.passwd_timeout != config.agent.passwd_timeout {
             // A run of passwd under way keeps its own.
             self.shadow = super::setup::shadow_of(&config, &self.store);
+            self.expiry = super::setup::expiry_of(&config);
         }
+        self.breaker.set_rules(config.breaker.rules());
         self.config = config;
         self.classes = members.into_iter().collect();
         if rules_of_sources {

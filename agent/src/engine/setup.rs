@@ -10,7 +10,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use portcullis_common::abi::{UNREACHABLE, cause};
 use portcullis_common::ledger::NEVER;
-use portcullis_policy::{Boot, Input, Policy, Restored};
+use portcullis_policy::breaker::Breaker;
+use portcullis_policy::{Boot, Climb, Input, Policy, Restored};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -22,6 +23,7 @@ use crate::api::hub::Hub;
 use crate::api::view::Until;
 use crate::clock;
 use crate::config::Config;
+use crate::expiry::Expiry;
 use crate::kernel::{EventRing, Loaded, SourceTables, Tables, gate};
 use crate::metrics::Metrics;
 use crate::names::Names;
@@ -29,6 +31,15 @@ use crate::rows::Now;
 use crate::shadow::Shadow;
 use crate::store::{Store, StoredLock};
 use crate::unreachable::Unreachable;
+
+/// What the store knows of an account.
+#[derive(Default)]
+struct Known {
+    lock: Option<StoredLock>,
+    shadow: bool,
+    expired: bool,
+    climb: Option<Climb>,
+}
 
 /// What [`bring_up`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +58,7 @@ pub struct BroughtUp {
 /// The gate's tables cannot be read or written. A lock that cannot be given back is logged.
 pub fn bring_up(config: &Config, loaded: Loaded, store: &Store) -> Result<BroughtUp, EngineError> {
     let mut tables = Tables::open()?;
+    let config = &super::modes::with_modes(config, store.modes());
     let (rules, members) = (config.rules(clock::minute()), config.members(&Nss)?);
     let places = config.places();
     if !tables.has_config(&rules, &members)? || !tables.has_places(&places)? {
@@ -91,6 +103,11 @@ pub(super) fn shadow_of(config: &Config, store: &Store) -> Arc<Shadow> {
     Arc::new(Shadow::new(Path::new("/"), store.digest_key(), config.agent.passwd_timeout.duration()))
 }
 
+/// The expiries of this host, by this configuration.
+pub(super) fn expiry_of(config: &Config) -> Expiry {
+    Expiry::new(Path::new("/"), config.agent.passwd_timeout.duration())
+}
+
 /// What an engine is made of.
 pub struct Parts {
     /// Where the configuration was read.
@@ -105,6 +122,8 @@ pub struct Parts {
     pub hub: Arc<Hub>,
     /// The way to the filter.
     pub filter: crate::filter::Handle,
+    /// The way to the notifier.
+    pub notify: crate::notify::Handle,
 }
 
 impl Engine {
@@ -113,10 +132,17 @@ impl Engine {
     /// # Errors
     /// The tables cannot be opened or a clock cannot be read.
     pub fn new(parts: Parts) -> Result<Self, EngineError> {
-        let Parts { path, config, store, metrics, hub, filter } = parts;
+        let Parts { path, config, store, metrics, hub, filter, notify } = parts;
+        let file = config;
+        let config = super::modes::with_modes(&file, store.modes());
+        for (class, monitor) in store.modes() {
+            let mode = if *monitor { "monitor" } else { "enforce" };
+            log::warn!("mode {mode} was set at run time for {class}, and holds until the next reboot");
+        }
         let tables = Tables::open()?;
         let source_policy = super::sources::policy(&config);
         let shadow = shadow_of(&config, &store);
+        let expiry = expiry_of(&config);
         let last_lost = tables.stats()?.lost_events;
         let members = config.members(&Nss)?;
         Ok(Self {
@@ -124,11 +150,17 @@ impl Engine {
             infos: config.class_infos(),
             classes: members.into_iter().collect::<HashMap<_, _>>(),
             running_config: config.clone(),
+            file,
+            notify,
+            breaker: Breaker::new(config.breaker.rules()),
+            withheld: None,
+            population: 0,
             config,
             tables,
             ring: EventRing::open()?,
             store,
             shadow,
+            expiry,
             policy: Policy::new(),
             names: Names::default(),
             metrics,
@@ -157,16 +189,21 @@ impl Engine {
     pub(super) fn recover(&mut self) -> Result<(), EngineError> {
         self.look_at_unfinished();
         let now = Now::read()?;
-        let mut known: BTreeMap<u32, (Option<StoredLock>, bool)> = BTreeMap::new();
+        let mut known: BTreeMap<u32, Known> = BTreeMap::new();
         for lock in self.store.locks() {
-            let (known, _) = known.entry(lock.uid).or_default();
-            *known = Some(lock);
+            let uid = lock.uid;
+            known.entry(uid).or_default().lock = Some(lock);
         }
         for shadow in self.store.shadow_locks() {
-            let (_, known) = known.entry(shadow.uid).or_default();
-            *known = true;
+            known.entry(shadow.uid).or_default().shadow = true;
         }
-        for (account, (lock, shadow)) in known {
+        for uid in self.store.expiries() {
+            known.entry(uid).or_default().expired = true;
+        }
+        for (uid, climb) in self.stored_climbs(&now) {
+            known.entry(uid).or_default().climb = Some(climb);
+        }
+        for (account, Known { lock, shadow, expired, climb }) in known {
             let class = self.policy_class(account)?;
             let row = self.tables.row(u64::from(account))?;
             let stored = lock.is_some();
@@ -186,7 +223,7 @@ impl Engine {
             if stored && lock.is_none() {
                 self.store.remove_lock(account);
             }
-            self.step(Input::Restored { account, class, lock, shadow })?;
+            self.step(Input::Restored { account, class, lock, shadow, expired, climb })?;
         }
         Ok(())
     }
@@ -220,7 +257,9 @@ impl Engine {
                         None => ("failed", "cut short"),
                     }
                 }
-                _ => ("failed", "cut short: what the gate holds counts"),
+                _ => self
+                    .unfinished_rung(&action)
+                    .unwrap_or(("failed", "cut short: what the gate holds counts")),
             };
             log::warn!(
                 "action {} on uid {} was cut short by the end of an earlier portcullisd: {result}: {reason}",

@@ -54,6 +54,14 @@ pub(super) fn password(file: &Path, name: &str) -> Result<Option<Vec<u8>>, Shado
     Ok(find(&text, name).map(<[u8]>::to_vec))
 }
 
+/// The field of an account's expiry; empty where the line ends before it.
+pub(super) fn expiry(file: &Path, name: &str) -> Result<Option<Vec<u8>>, ShadowError> {
+    let text = std::fs::read(file).map_err(|source| ShadowError::Read { file: file.to_owned(), source })?;
+    let mut lines = text.split(|byte| *byte == b'\n').map(|line| line.split(|byte| *byte == b':'));
+    let line = lines.find(|line| line.clone().next() == Some(name.as_bytes()));
+    Ok(line.map(|mut fields| fields.nth(7).unwrap_or_default().to_vec()))
+}
+
 /// The first line of that name counts, as for getspnam(3).
 fn find<'a>(text: &'a [u8], name: &str) -> Option<&'a [u8]> {
     if name.is_empty() {

@@ -36,7 +36,7 @@ pub(super) struct Ended {
 
 /// Whether a name can be given to `passwd`: what useradd(8) allows and directories use, and nothing that looks like an
 /// option, another field or another line.
-pub(super) fn can_be_named(name: &str) -> bool {
+pub(crate) fn can_be_named(name: &str) -> bool {
     let good = |letter: char| !letter.is_control() && !letter.is_whitespace() && !":/,".contains(letter);
     !name.is_empty() && name.len() <= 256 && !name.starts_with('-') && name.chars().all(good)
 }

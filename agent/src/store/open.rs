@@ -86,6 +86,7 @@ pub(super) fn open(path: &Path) -> Outcome<Connection> {
     }
     upgrade.execute_batch(PAIRS).map_err(judge)?;
     upgrade.execute_batch(super::sources::TABLE).map_err(judge)?;
+    upgrade.execute_batch(super::rungs::TABLES).map_err(judge)?;
     // What cannot be written is to be known now.
     let now = Timestamp::now().as_millisecond();
     upgrade.execute("INSERT OR REPLACE INTO meta VALUES ('opened', ?1)", [now]).map_err(judge)?;

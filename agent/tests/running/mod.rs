@@ -71,7 +71,8 @@ pub fn start(folder: &Path) -> Agent {
     let events = hub.subscribe();
     let path = folder.join("portcullis.toml");
     let filter = portcullis_agent::filter::Handle::new().0;
-    let parts = Parts { path, config, store, metrics: Arc::clone(&metrics), hub, filter };
+    let notify = portcullis_agent::notify::Notifier::new(&config.notify, &hub, Arc::clone(&metrics)).0;
+    let parts = Parts { path, config, store, metrics: Arc::clone(&metrics), hub, filter, notify };
     let task = tokio::spawn(Engine::new(parts).unwrap().run(commands));
     Agent { handle, events, metrics, task }
 }
