@@ -26,7 +26,7 @@ deny = 3
 file = "/var/log/portcullis/events.json"
 parallel = 1
 queue = 1
-timeout = "1s"
+timeout = "10s"
 [[notify.command]]
 events = ["lock"]
 argv = ["/usr/local/sbin/told", "$(touch /run/shell)", "; touch /run/shell"]
@@ -90,7 +90,7 @@ fn commands_and_the_file_tell_and_hold_up_nothing() {
     }
     wrong(JON, "kon", 3);
     assert!(!su::attempt(JON, "kon", &password("kon")).unwrap().let_in, "locked meanwhile");
-    wait_for("the limits", 20, || {
+    wait_for("the limits", 60, || {
         let (_, page) = run("curl", &["-s", "http://127.0.0.1:9456/metrics"])?;
         let count = |result: &str| {
             let start = format!("portcullis_notify_commands_total{{result=\"{result}\"}} ");
