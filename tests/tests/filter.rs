@@ -97,7 +97,7 @@ fn a_dropped_source_is_gone_and_an_innocent_one_stays() {
     let text = drop_net(&["10.9.1.2", "--reason", "a test"]);
     assert!(text.contains("10.9.1.2 is dropped until `portcullis undrop 10.9.1.2`"), "{text}");
     assert_eq!(reaches(&attacker), [false, true, false, false], "one address of it is dropped");
-    drop_net(&["2001:db8:1::2"]);
+    drop_net(&["2001:db8:1::2", "--force"]);
     assert_eq!(reaches(&attacker), [false; 4]);
     assert_eq!(reaches(&innocent), [true; 4]);
     let drops = portcullis(&["drops"]).unwrap();
@@ -109,7 +109,7 @@ fn a_dropped_source_is_gone_and_an_innocent_one_stays() {
     }
     assert_eq!(reaches(&attacker), [true; 4]);
     // A lease for one port leaves the rest alone.
-    drop_net(&["10.9.1.0/24", "--port", "2222"]);
+    drop_net(&["10.9.1.0/24", "--port", "2222", "--force"]);
     assert_eq!(reaches(&attacker), [true, true, true, false]);
 }
 
@@ -155,7 +155,7 @@ fn drops_are_kept_over_a_restart_and_come_back_after_a_reboot() {
     }
     let (attacker, innocent) = hosts();
     drop_net(&["10.9.1.2", "--for", "1h", "--reason", "kept"]);
-    drop_net(&["2001:db8:1::/48", "--port", "22", "--port", "443"]);
+    drop_net(&["2001:db8:1::/48", "--port", "22", "--port", "443", "--force"]);
     let before = portcullis(&["drops"]).unwrap();
     agent::kill_9().unwrap();
     let mut second = agent::start().unwrap();
@@ -191,7 +191,7 @@ fn an_allow_listed_host_is_never_dropped_on_the_wire() {
     filtered(&attacker, "tcx");
     filtered(&friend, "tcx");
     wait_for("the wire", 10, || Ok(attacker.pings()? && friend.pings_at(friend.here[1])?)).unwrap();
-    drop_net(&["10.9.0.0/16", "2001:db8::/32"]);
+    drop_net(&["10.9.0.0/16", "2001:db8::/32", "--force"]);
     assert!(!attacker.pings().unwrap() && !attacker.pings_at(attacker.here[1]).unwrap());
     assert!(friend.pings_at(friend.here[1]).unwrap(), "its network is on the allow-list");
     assert!(!friend.pings().unwrap(), "its other address is not");
@@ -231,6 +231,30 @@ fn established_connections_of_a_dropped_source_end() {
     let mut byte = [0; 1];
     clients[1].read_exact(&mut byte).unwrap();
     assert_eq!(&byte, b"x", "the innocent one goes on");
+}
+
+#[test]
+fn connections_of_an_allow_listed_host_survive_a_drop_around_it() {
+    if !enter("connections_of_an_allow_listed_host_survive_a_drop_around_it", &ON) {
+        return;
+    }
+    let friend = Host::new("friend", 1).unwrap();
+    filtered(&friend, "tcx");
+    wait_for("the wire", 10, || friend.pings()).unwrap();
+    assert!(friend.run("ip", &["addr", "del", "10.9.1.2/24", "dev", "e0"]).unwrap().0);
+    assert!(friend.run("ip", &["addr", "add", "10.9.1.9/24", "dev", "e0"]).unwrap().0);
+    let listener = TcpListener::bind("0.0.0.0:7000").unwrap();
+    let here = friend.here[0];
+    let mut client = friend.inside(move || TcpStream::connect((here, 7000)).unwrap()).unwrap();
+    let (mut server, from) = listener.accept().unwrap();
+    assert_eq!(from.ip().to_string(), "10.9.1.9");
+    // This host's own 10.9.1.1 lies in it, too.
+    let text = drop_net(&["10.9.1.0/24", "--force"]);
+    assert!(!text.contains("1 established"), "{text}");
+    server.write_all(b"x").unwrap();
+    let mut byte = [0; 1];
+    client.read_exact(&mut byte).unwrap();
+    assert_eq!(&byte, b"x", "it is on the allow-list");
 }
 
 #[test]
@@ -433,7 +457,7 @@ fn xdp_drops_where_the_configuration_names_it_and_replaces_nobody() {
     let attacker = Host::new("attacker", 1).unwrap();
     filtered(&attacker, "xdp");
     wait_for("the wire", 10, || attacker.pings()).unwrap();
-    drop_net(&["10.9.1.0/24"]);
+    drop_net(&["10.9.1.0/24", "--force"]);
     assert!(!attacker.pings().unwrap());
     assert!(attacker.pings_at(attacker.here[1]).unwrap());
     // The agent's next start finds its own link.
@@ -484,8 +508,8 @@ fn nftables_drop_where_they_are_asked_for() {
     // Somebody else's table stays as it is.
     assert!(run("nft", &["add", "table", "inet", "other"]).unwrap().0);
     drop_net(&["10.9.1.2", "--for", "1h"]);
-    drop_net(&["10.9.1.0/24", "--port", "8080"]);
-    drop_net(&["2001:db8:1::/48"]);
+    drop_net(&["10.9.1.0/24", "--port", "8080", "--force"]);
+    drop_net(&["2001:db8:1::/48", "--force"]);
     assert!(!attacker.pings().unwrap() && !attacker.pings_at(attacker.here[1]).unwrap());
     assert!(innocent.pings().unwrap() && innocent.gets(8080).unwrap());
     // Again, for another time: it takes the place of the first.

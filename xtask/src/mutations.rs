@@ -108,6 +108,7 @@ const MUTATIONS: &[Mutation] = &[
     agent("mutation-no-escape", "nothing from outside is written unescaped"),
     agent("mutation-forget-locks", "locks outlive the gate"),
     agent("mutation-no-break-glass", "nothing enforces without a word about break_glass"),
+    agent("mutation-end-allowed-connections", "connections of allow-listed addresses live on"),
     agent("mutation-forget-drops", "drops outlive a reboot"),
     policy("mutation-skip-downward", "no rung is skipped on the way down"),
     policy("mutation-ignore-breaker", "an open breaker withholds the rungs above the lock"),

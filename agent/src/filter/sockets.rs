@@ -1,15 +1,15 @@
 //! Ends established connections of dropped sources: their packets would not arrive any more, and they would hang.
 //!
-//! Invariants: only sockets whose far end a lease covers are ended, and of a lease for ports those at that port; where the
-//! kernel cannot (built without CONFIG_INET_DIAG_DESTROY) that is told apart from none.
+//! Invariants: only sockets whose far end a lease covers and the allow-list does not are ended, and of a lease for ports
+//! those at that port; where the kernel cannot (built without CONFIG_INET_DIAG_DESTROY) that is told apart from none.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use nix::sys::socket::SockProtocol;
 
-use super::Lease;
 use super::netlink::{ACK, DUMP, Netlink, array};
+use super::{Lease, Net};
 
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const SOCK_DESTROY: u16 = 21;
@@ -33,19 +33,29 @@ struct Socket {
     id: [u8; ID],
 }
 
-/// Ends the connections of these leases' sources. Returns how many; none: the kernel cannot.
+impl Socket {
+    /// Whether its packets are dropped from now on: as the kernel's filter judges, the allow-list first.
+    fn doomed(&self, leases: &[&Lease], allow: &[Net]) -> bool {
+        let spared = !cfg!(feature = "mutation-end-allowed-connections")
+            && allow.iter().any(|allowed| allowed.contains(self.remote));
+        !spared
+            && leases.iter().any(|lease| {
+                lease.net.contains(self.remote)
+                    && (lease.ports.is_empty() || lease.ports.contains(&self.local_port))
+            })
+    }
+}
+
+/// Ends the connections of these leases' sources, but those of the allow-list. Returns how many; none: the kernel
+/// cannot.
 ///
 /// # Errors
 /// The kernel's words.
-pub fn end(leases: &[&Lease]) -> io::Result<Option<usize>> {
+pub fn end(leases: &[&Lease], allow: &[Net]) -> io::Result<Option<usize>> {
     let mut doomed = Vec::new();
     for (family, protocol) in [(INET, TCP), (INET6, TCP), (INET, UDP), (INET6, UDP)] {
         for socket in list(family, protocol)? {
-            let hit = |lease: &&&Lease| {
-                lease.net.contains(socket.remote)
-                    && (lease.ports.is_empty() || lease.ports.contains(&socket.local_port))
-            };
-            if leases.iter().any(|lease| hit(&lease)) {
+            if socket.doomed(leases, allow) {
                 doomed.push(socket);
             }
         }
@@ -104,4 +114,35 @@ fn socket(body: &[u8], protocol: u8) -> Option<Socket> {
     };
     let local_port = u16::from_be_bytes(array(body, ID_AT)?);
     (!remote.is_unspecified()).then_some(Socket { family, protocol, local_port, remote, id })
+}
+
+#[cfg(test)]
+mod tests {
+    use portcullis_policy::Boot;
+
+    use super::super::Cause;
+    use super::*;
+
+    #[test]
+    fn connections_of_the_allow_list_are_not_ended() {
+        let lease = |net: &str, ports: &[u16]| Lease {
+            net: net.parse().unwrap(),
+            until: Boot::NEVER,
+            ports: ports.to_vec(),
+            cause: Cause::Policy,
+            reason: String::new(),
+        };
+        let (all, one) = (lease("10.9.0.0/16", &[]), lease("2001:db8::/32", &[22]));
+        let leases = [&all, &one];
+        let allow = ["10.9.1.9/32", "2001:db8:7::/64"].map(|net| net.parse().unwrap());
+        let doomed = |remote: &str, local_port| {
+            let remote = remote.parse().unwrap();
+            let socket = Socket { family: INET, protocol: TCP, local_port, remote, id: [0; ID] };
+            socket.doomed(&leases, &allow)
+        };
+        assert!(doomed("10.9.1.8", 22) && doomed("10.9.1.8", 443));
+        assert!(doomed("2001:db8:6::1", 22) && !doomed("2001:db8:6::1", 443));
+        assert!(!doomed("10.10.1.8", 22), "no lease covers it");
+        assert!(!doomed("10.9.1.9", 22) && !doomed("2001:db8:7::1", 22), "they are on the allow-list");
+    }
 }

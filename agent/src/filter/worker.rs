@@ -352,7 +352,7 @@ impl Worker {
         let kept: Vec<Kept> = done.into_iter().map(|(kept, _)| kept).collect();
         let ended = {
             let leases: Vec<&Lease> = kept.iter().map(|kept| &kept.lease).collect();
-            sockets::end(&leases).unwrap_or_else(|error| {
+            sockets::end(&leases, &self.config.allow).unwrap_or_else(|error| {
                 log::warn!("connections of dropped sources stay until they end by themselves: {error}");
                 None
             })
