@@ -218,6 +218,28 @@ fn this_hosts_own_addresses_are_never_answered() {
         host.fails(own, 1, 5);
         assert_eq!(host.exempt(), [Why::Own], "{own:?}");
     }
+    // Global ones, as the engine reads them; of IPv6 the whole /64 that would be dropped.
+    let addresses = vec![Net::V4(0x0a01_0209, 32), Net::V6(0x2001_0db8_0001_0000 << 64 | 5, 128)];
+    host.feed(Input::Own(addresses));
+    for own in [Source::V4(0x0a01_0209), Source::V6(0x2001_0db8_0001_0000)] {
+        host.fails(own, 1, 5);
+        assert_eq!(host.exempt(), [Why::Own], "{own:?}");
+    }
+    // No network around one of them, either.
+    for number in 0..4 {
+        host.fails(Source::V4(0x0a01_0200 + number), 1, 5);
+    }
+    assert!(host.answers().iter().all(|(_, class, _)| *class == Class::Guess));
+}
+
+#[test]
+fn an_address_that_becomes_this_hosts_own_is_let_go() {
+    let mut host = Host::new(rules());
+    host.fails(ATTACKER, 1, 5);
+    assert_eq!(host.answers().len(), 1);
+    host.feed(Input::Own(vec![Net::of(ATTACKER).unwrap()]));
+    assert!(host.actions.contains(&Action::Release { target: dropped(ATTACKER) }), "{:?}", host.actions);
+    assert_eq!(host.answers(), []);
 }
 
 #[test]

@@ -13,6 +13,8 @@ const COUNTS: Counts = Counts { failures: 5, accounts: 1, unknown: 0 };
 /// Exempt by the configuration, and where the administrator sits.
 const EXEMPT: Net = Net::V4(0xc000_0200, 28);
 const ADMINISTRATOR: Net = Net::V4(0xc000_0233, 32);
+/// This host's own.
+const OWN: [Net; 2] = [Net::V4(0xc000_0222, 32), Net::V6(0x2001_0db8_0000_0003_0000_0000_0000_0009, 128)];
 
 fn rules() -> Rules {
     Rules {
@@ -70,6 +72,12 @@ fn target(source: Source) -> Target {
     }
 }
 
+fn sources(room: usize) -> Sources {
+    let mut sources = Sources::with_room(rules(), room);
+    assert_eq!(sources.step(Boot(0), Input::Own(OWN.to_vec())), []);
+    sources
+}
+
 struct World {
     sources: Sources,
     now: u64,
@@ -85,7 +93,7 @@ struct World {
 impl World {
     fn new(room: usize) -> Self {
         Self {
-            sources: Sources::with_room(rules(), room),
+            sources: sources(room),
             now: 1_000 * SECOND,
             fails: false,
             room,
@@ -110,6 +118,8 @@ impl World {
                                     ADMINISTRATOR,
                                     Net::V4(0x7f00_0000, 8),
                                     Net::V6(0xfe80 << 112, 10),
+                                    OWN[0],
+                                    OWN[1],
                                 ] {
                                     assert!(!net.overlaps(never), "{net:?} is exempt");
                                 }
@@ -176,7 +186,7 @@ impl World {
             }
             Op::Fails(fails) => self.fails = *fails,
             Op::Restart => {
-                self.sources = Sources::with_room(rules(), self.room);
+                self.sources = sources(self.room);
                 self.wake = Boot::NEVER;
                 for (target, memory) in self.stored.clone() {
                     self.feed(Input::Restored { target, memory });

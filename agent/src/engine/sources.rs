@@ -106,6 +106,7 @@ impl Engine {
     /// Takes over the configuration.
     pub(super) fn adopt_sources(&mut self) -> Result<(), EngineError> {
         self.source_tables.set_rule(self.config.sc5.rule())?;
+        self.read_addresses()?;
         self.step_sources(Input::Configured(self.config.sc5.rules()))
     }
 
@@ -126,7 +127,23 @@ impl Engine {
 
     fn source_tripped(&mut self, source: Source, at: Boot, counts: Counts) -> Result<(), EngineError> {
         let administrators = self.administrators();
+        self.read_addresses()?;
         self.step_sources(Input::Tripped { source, at, counts, administrators })
+    }
+
+    /// This host's own addresses: they come and go.
+    fn read_addresses(&mut self) -> Result<(), EngineError> {
+        match crate::filter::guard::addresses() {
+            Ok(own) => {
+                let net = |address| policy_net(crate::filter::Net::around(address, 128));
+                self.step_sources(Input::Own(own.into_iter().map(net).collect()))
+            }
+            Err(error) => {
+                // The filter reads them too, and refuses without.
+                log::error!("this host's own addresses cannot be read, those of before count: {error}");
+                Ok(())
+            }
+        }
     }
 
     /// Networks that administrators are logged in from.
@@ -340,7 +357,7 @@ const fn exempt(why: Why) -> &'static str {
     match why {
         Why::Configured => "exempt by sc5.exempt: nothing is done",
         Why::Administrator => "an administrator is logged in from there: nothing is done",
-        Why::Own => "loopback, link-local or multicast: never answered",
+        Why::Own => "this host's own address, loopback, link-local or multicast: never answered",
         Why::Root => "root is never refused",
     }
 }

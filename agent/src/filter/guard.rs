@@ -1,6 +1,6 @@
 //! What is not dropped: an allow-listed network, and without `--force` what cuts this host or the one who asks off.
 //!
-//! Pure but for [`gateways`], which reads the routes.
+//! Pure but for [`gateways`], which reads the routes, and [`addresses`], which asks the kernel for this host's own.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -18,6 +18,8 @@ pub struct Surroundings {
     pub allow: Vec<Net>,
     /// Ways out of this host.
     pub gateways: Vec<IpAddr>,
+    /// This host's own addresses.
+    pub own: Vec<IpAddr>,
     /// Where the one who asks comes from.
     pub sessions: Vec<IpAddr>,
 }
@@ -55,6 +57,9 @@ impl Surroundings {
         if net.length() < wide {
             return Some(format!("it is wider than /{wide}{how}"));
         }
+        if let Some(own) = self.own.iter().find(|own| net.contains(**own)) {
+            return Some(format!("{own} is an address of this host{how}"));
+        }
         None
     }
 }
@@ -72,6 +77,23 @@ pub fn gateways() -> Vec<IpAddr> {
     found.sort();
     found.dedup();
     found
+}
+
+/// Addresses of all interfaces of this host.
+///
+/// # Errors
+/// The kernel's words.
+pub fn addresses() -> std::io::Result<Vec<IpAddr>> {
+    let mut found: Vec<IpAddr> = nix::ifaddrs::getifaddrs()?
+        .filter_map(|interface| {
+            let address = interface.address?;
+            let four = address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
+            four.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
+        })
+        .collect();
+    found.sort();
+    found.dedup();
+    Ok(found)
 }
 
 /// Of a line of /proc/net/route: interface, destination, gateway, flags; numbers in the host's order.
@@ -98,6 +120,7 @@ mod tests {
         let surroundings = Surroundings {
             allow: vec!["198.51.100.0/24".parse().unwrap()],
             gateways: vec!["192.0.2.1".parse().unwrap(), "fe80::1".parse().unwrap()],
+            own: vec!["192.0.2.77".parse().unwrap(), "2001:db8:5::77".parse().unwrap()],
             sessions: vec!["203.0.113.9".parse().unwrap()],
         };
         surroundings.against(text.parse().unwrap(), cause, force)
@@ -112,7 +135,10 @@ mod tests {
             ("127.1.0.0/16", "loopback"),
             ("::1", "loopback"),
             ("192.0.2.1", "gateway"),
+            ("192.0.2.77", "192.0.2.77 is an address of this host"),
+            ("192.0.2.64/26", "192.0.2.77 is an address of this host"),
             ("192.0.0.0/16", "gateway"),
+            ("2001:db8:5::/64", "2001:db8:5::77 is an address of this host"),
             ("fe80::/64", "gateway"),
             ("203.0.113.0/24", "your own session"),
             ("64.0.0.0/7", "wider than /8"),
@@ -125,6 +151,11 @@ mod tests {
             assert!(reason.contains(word) && !reason.contains("--force"), "{text}: {reason}");
         }
         assert_eq!(against("203.0.113.8", Cause::Administrator, false), None);
+    }
+
+    #[test]
+    fn this_hosts_addresses_are_read() {
+        assert!(addresses().unwrap().contains(&IpAddr::V4(Ipv4Addr::LOCALHOST)));
     }
 
     #[test]

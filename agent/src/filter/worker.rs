@@ -305,6 +305,9 @@ impl Worker {
         let surroundings = Surroundings {
             allow: self.config.allow.clone(),
             gateways: guard::gateways(),
+            own: guard::addresses().map_err(|error| {
+                FilterError::Kernel(format!("cannot read this host's addresses: {error}"))
+            })?,
             sessions: asker.sessions.clone(),
         };
         let refused = |lease: &Lease| {

@@ -7,7 +7,8 @@
 //! Invariants
 //! * No I/O, no clock, no `unsafe`; the same inputs give the same actions.
 //! * Exempt wins: no action ever names a network that has an address in common with an exempt one, with one of an
-//!   administrator who is logged in, with loopback, link-local or multicast; root is never refused.
+//!   administrator who is logged in, with one of this host's own, with loopback, link-local or multicast; root is never
+//!   refused.
 //! * An answer ends: never later than `max_drop_time` after the trip.
 //! * At most [`MAX_HELD`] sources and networks are held; one that is answered is never forgotten for another.
 //! * Time may go back: the newest time seen counts.
@@ -144,6 +145,8 @@ pub enum Input {
         /// What is kept of it.
         memory: Memory,
     },
+    /// This host's own addresses, told before anything else is, and again where they may have changed.
+    Own(Vec<Net>),
     /// A configuration.
     Configured(Rules),
     /// Time has passed: see [`Action::Wake`].
@@ -260,6 +263,7 @@ struct Held {
 #[derive(Clone, Debug)]
 pub struct Sources {
     rules: Rules,
+    own: Vec<Net>,
     held: BTreeMap<Target, Held>,
     due: BTreeSet<(Boot, Target)>,
     room: usize,
@@ -321,6 +325,13 @@ impl Held {
         end.min(self.next)
     }
 
+    /// Ends it before its time.
+    fn end(&mut self, now: Boot) {
+        self.over = true;
+        self.next = Boot::NEVER;
+        self.memory.until = self.memory.until.min(now);
+    }
+
     fn in_force(&self, now: Boot) -> bool {
         self.memory.acted && !self.over && self.memory.until > now
     }
@@ -337,7 +348,7 @@ impl Sources {
     #[must_use]
     pub fn with_room(rules: Rules, room: usize) -> Self {
         let (held, due) = (BTreeMap::new(), BTreeSet::new());
-        Self { rules, held, due, room, newest: Boot(0), wake: Boot::NEVER }
+        Self { rules, own: Vec::new(), held, due, room, newest: Boot(0), wake: Boot::NEVER }
     }
 
     /// What is held, with whether it is answered at `now`.
@@ -366,14 +377,11 @@ impl Sources {
             Input::Done { target, failed } => self.done(now, target, failed, out),
             Input::Released { target } => {
                 // Its repeats stay: what it does next is no first time.
-                self.change(target, |held| {
-                    held.over = true;
-                    held.next = Boot::NEVER;
-                    held.memory.until = held.memory.until.min(now);
-                });
+                self.change(target, |held| held.end(now));
                 self.remember(target, out);
             }
             Input::Restored { target, memory } => self.restored(now, target, memory, out),
+            Input::Own(own) => self.owned(now, own, out),
             Input::Configured(rules) => self.configured(now, rules, out),
             Input::Tick => {}
         }
@@ -394,6 +402,7 @@ impl Sources {
         match target {
             Target::Local(uid) => (uid == 0).then_some(Why::Root),
             Target::Net(net) if net.is_never() => Some(Why::Own),
+            Target::Net(net) if self.is_own(net) => Some(Why::Own),
             Target::Net(net) if self.rules.exempt.iter().any(|exempt| exempt.overlaps(net)) => {
                 Some(Why::Configured)
             }
@@ -401,6 +410,10 @@ impl Sources {
                 administrators.iter().any(|own| own.overlaps(net)).then_some(Why::Administrator)
             }
         }
+    }
+
+    fn is_own(&self, net: Net) -> bool {
+        !cfg!(feature = "mutation-answer-own") && self.own.iter().any(|own| own.overlaps(net))
     }
 
     fn tripped(
@@ -540,6 +553,22 @@ impl Sources {
         }
     }
 
+    /// Lets go of what is this host's own from now on.
+    fn owned(&mut self, now: Boot, own: Vec<Net>, out: &mut Vec<Action>) {
+        if self.own == own {
+            return;
+        }
+        self.own = own;
+        let held = self.held.iter().filter(|(_, held)| held.in_force(now)).map(|(target, _)| *target);
+        let ours: Vec<Target> =
+            held.filter(|target| matches!(target, Target::Net(net) if self.is_own(*net))).collect();
+        for target in ours {
+            self.change(target, |held| held.end(now));
+            out.push(Action::Release { target });
+            self.remember(target, out);
+        }
+    }
+
     /// Lets go of what the new rules do not ask for.
     fn configured(&mut self, now: Boot, rules: Rules, out: &mut Vec<Action>) {
         // Times of forgetting hang on the rules.
@@ -551,9 +580,7 @@ impl Sources {
                 self.exempt(target, &[]).is_some() || self.rules.answer(held.memory.class) == Answer::Monitor;
             let release = unwanted && held.in_force(now);
             if release {
-                held.over = true;
-                held.next = Boot::NEVER;
-                held.memory.until = now;
+                held.end(now);
                 out.push(Action::Release { target });
             }
             self.put(target, held);
