@@ -255,6 +255,98 @@ fn monitor_tells_and_does_nothing() {
 }
 
 #[test]
+fn a_trip_told_in_monitor_swallows_no_answer() {
+    let monitor = Rules { guess: Answer::Monitor, ..rules() };
+    let mut host = Host::new(monitor.clone());
+    host.fails(ATTACKER, 1, 5);
+    assert_eq!(host.answers(), []);
+    // Another class, which is acted on.
+    for account in 2..=5 {
+        host.fails(ATTACKER, account, 1);
+    }
+    let answers = host.answers();
+    assert_eq!(
+        answers.first().map(|(target, class, _)| (*target, *class)),
+        Some((dropped(ATTACKER), Class::Spray))
+    );
+
+    // The same class, which is acted on from now on.
+    let mut host = Host::new(monitor);
+    host.fails(ATTACKER, 1, 5);
+    host.feed(Input::Configured(rules()));
+    assert_eq!(host.answers(), [], "for what was told");
+    host.fails(ATTACKER, 1, 5);
+    let answers = host.answers();
+    assert_eq!(
+        answers.first().map(|(target, class, _)| (*target, *class)),
+        Some((dropped(ATTACKER), Class::Guess))
+    );
+}
+
+/// Three dropped hosts and their network.
+fn escalated() -> (Host, Vec<Target>) {
+    let mut host = Host::new(rules());
+    for number in 0..3 {
+        host.fails(Source::V4(0x0a01_0200 + number), 1, 5);
+    }
+    let targets: Vec<Target> = host.answers().into_iter().map(|(target, ..)| target).collect();
+    assert_eq!(targets.len(), 4);
+    (host, targets)
+}
+
+fn releases(host: &mut Host) -> Vec<Target> {
+    let released = std::mem::take(&mut host.actions).into_iter();
+    let mut released: Vec<Target> = released
+        .filter_map(|action| match action {
+            Action::Answer { target, .. } => panic!("{target:?} was answered"),
+            Action::Release { target } => Some(target),
+            _ => None,
+        })
+        .collect();
+    released.sort();
+    released
+}
+
+#[test]
+fn what_the_words_ask_for_no_more_is_let_go_at_a_reload() {
+    let none = Rules { guess: Answer::Monitor, spray: Answer::Monitor, ..rules() };
+    let network = Target::Net(Net::V4(0x0a01_0200, 24));
+    for (rules, left) in [(none, vec![]), (Rules { escalate: 0, ..rules() }, vec![network])] {
+        let (mut host, mut targets) = escalated();
+        targets.sort();
+        host.feed(Input::Configured(rules));
+        let expected = if left.is_empty() { targets } else { left };
+        assert_eq!(releases(&mut host), expected);
+    }
+}
+
+#[test]
+fn what_the_words_ask_for_no_more_is_let_go_at_a_restart() {
+    let none = Rules { guess: Answer::Monitor, spray: Answer::Monitor, ..rules() };
+    let (host, mut targets) = escalated();
+    targets.sort();
+    let mut after = Host { now: host.now, ..Host::new(none) };
+    for (target, memory, _) in host.policy.held(Boot(host.now)) {
+        after.feed(Input::Restored { target, memory });
+    }
+    assert_eq!(releases(&mut after), targets);
+}
+
+#[test]
+fn what_an_administrator_let_go_stays_so_over_a_restart() {
+    let mut host = Host::new(rules());
+    host.fails(ATTACKER, 1, 5);
+    assert_eq!(host.answers().len(), 1);
+    host.feed(Input::Released { target: dropped(ATTACKER) });
+    let memory = host.policy.of(dropped(ATTACKER)).unwrap();
+    let stored = Action::Remember { target: dropped(ATTACKER), memory };
+    assert!(host.actions.contains(&stored), "{:?}", host.actions);
+    let mut after = Host { now: host.now, ..Host::new(rules()) };
+    after.feed(Input::Restored { target: dropped(ATTACKER), memory });
+    assert_eq!(after.answers(), []);
+}
+
+#[test]
 fn what_was_undone_is_done_again_to_the_same_end() {
     let mut host = Host::new(rules());
     host.fails(ATTACKER, 1, 5);

@@ -102,6 +102,11 @@ const MUTATIONS: &[Mutation] = &[
         breaks: "an address of this host is never answered",
         place: Place::Host("portcullis-policy"),
     },
+    Mutation {
+        feature: "mutation-keep-unasked",
+        breaks: "nothing stays answered that the rules do not ask for",
+        place: Place::Host("portcullis-policy"),
+    },
     module("mutation-no-wait", "a right guess waits for a free one"),
     module("mutation-skip-confirm", "a login that goes on clears the failures"),
     module("mutation-grant", "the module never grants"),

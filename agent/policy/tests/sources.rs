@@ -81,7 +81,9 @@ fn sources(room: usize) -> Sources {
 struct World {
     sources: Sources,
     now: u64,
+    newest: u64,
     fails: bool,
+    monitor: bool,
     room: usize,
     /// What is answered, until when.
     answered: BTreeMap<Target, Boot>,
@@ -95,7 +97,9 @@ impl World {
         Self {
             sources: sources(room),
             now: 1_000 * SECOND,
+            newest: 0,
             fails: false,
+            monitor: false,
             room,
             answered: BTreeMap::new(),
             stored: BTreeMap::new(),
@@ -104,7 +108,13 @@ impl World {
         }
     }
 
+    fn rules(&self) -> Rules {
+        let answer = if self.monitor { Answer::Monitor } else { Answer::Act };
+        Rules { guess: answer, spray: answer, ..rules() }
+    }
+
     fn feed(&mut self, input: Input) {
+        self.newest = self.newest.max(self.now);
         let mut inputs = vec![input];
         while let Some(input) = inputs.pop() {
             for action in self.sources.step(Boot(self.now), input) {
@@ -129,7 +139,11 @@ impl World {
                         assert!(*until > Boot(self.now - 6 * SECOND), "over before it began");
                         let failed = self.fails.then(|| ("no".to_owned(), true));
                         if failed.is_none() {
+                            assert!(!self.monitor || matches!(target, Target::Local(_)), "in monitor");
                             self.answered.insert(*target, *until);
+                        } else {
+                            // What is left of the answer before ends by itself.
+                            self.answered.remove(target);
                         }
                         inputs.push(Input::Done { target: *target, failed });
                     }
@@ -187,17 +201,25 @@ impl World {
             Op::Fails(fails) => self.fails = *fails,
             Op::Restart => {
                 self.sources = sources(self.room);
+                let _ = self.sources.step(Boot(self.now), Input::Configured(self.rules()));
                 self.wake = Boot::NEVER;
                 for (target, memory) in self.stored.clone() {
                     self.feed(Input::Restored { target, memory });
                 }
             }
             Op::Monitor(monitor) => {
-                let answer = if *monitor { Answer::Monitor } else { Answer::Act };
-                self.feed(Input::Configured(Rules { guess: answer, ..rules() }));
+                self.monitor = *monitor;
+                self.feed(Input::Configured(self.rules()));
             }
             // A clock that was read late, or goes back.
             Op::Back(seconds) => self.now -= seconds * SECOND,
+        }
+        if self.monitor {
+            let left = self
+                .answered
+                .iter()
+                .find(|(target, until)| matches!(target, Target::Net(_)) && until.0 > self.newest);
+            assert_eq!(left, None, "not let go in monitor, after {op:?}");
         }
     }
 }

@@ -9,6 +9,7 @@
 //! * Exempt wins: no action ever names a network that has an address in common with an exempt one, with one of an
 //!   administrator who is logged in, with one of this host's own, with loopback, link-local or multicast; root is never
 //!   refused.
+//! * Nothing is answered, and nothing stays answered, that the rules do not ask for; not over a restart either.
 //! * An answer ends: never later than `max_drop_time` after the trip.
 //! * At most [`MAX_HELD`] sources and networks are held; one that is answered is never forgotten for another.
 //! * Time may go back: the newest time seen counts.
@@ -291,7 +292,10 @@ impl Rules {
             Class::Spray => self.spray,
             Class::Local => self.local,
             // It is made of members that were acted on.
-            Class::Network => Answer::Act,
+            Class::Network if self.escalate != 0 && [self.guess, self.spray].contains(&Answer::Act) => {
+                Answer::Act
+            }
+            Class::Network => Answer::Monitor,
         }
     }
 
@@ -451,8 +455,11 @@ impl Sources {
         out: &mut Vec<Action>,
     ) -> bool {
         let before = self.held.get(&target).map(|held| (held.memory, held.in_force(now)));
+        let asked = self.rules.answer(class) == Answer::Act;
         if let Some((memory, in_force)) = before
             && at < memory.until
+            // What was told in monitor is no answer to what comes after it.
+            && (memory.acted || at <= memory.at || !asked)
         {
             // Told again; or what was done about it was undone, and it goes on: it is done again, to the same end.
             if in_force && at > memory.at {
@@ -466,12 +473,11 @@ impl Sources {
         }
         let repeats = before.map_or(0, |(memory, _)| self.left(&memory, at));
         let until = at.after(self.rules.length(repeats));
-        let acted = self.rules.answer(class) == Answer::Act;
-        let memory = Memory { at, until, repeats: repeats.saturating_add(1), class, counts, acted };
+        let memory = Memory { at, until, repeats: repeats.saturating_add(1), class, counts, acted: asked };
         self.put(target, Held::new(memory));
-        out.push(Action::Tell { target, notice: Notice::Tripped { class, counts, until, acted } });
+        out.push(Action::Tell { target, notice: Notice::Tripped { class, counts, until, acted: asked } });
         self.remember(target, out);
-        let acts = acted && until > now;
+        let acts = asked && until > now;
         if acts {
             out.push(Action::Answer { target, until, class, counts });
         }
@@ -544,10 +550,19 @@ impl Sources {
         }
         let longest = now.after(self.rules.max_drop_time.max(self.rules.drop_time));
         let until = memory.until.min(longest);
-        let acted = memory.acted && self.exempt(target, &[]).is_none();
-        let memory = Memory { at: memory.at.min(now), until, acted, ..memory };
-        self.put(target, Held::new(memory));
-        if acted && until > now {
+        let memory = Memory { at: memory.at.min(now), until, ..memory };
+        let mut held = Held::new(memory);
+        let in_force = held.in_force(now);
+        let unwanted = in_force && self.unwanted(target, memory.class);
+        if unwanted {
+            // It was answered under other rules, and the filter has its lease still.
+            held.end(now);
+        }
+        self.put(target, held);
+        if unwanted {
+            out.push(Action::Release { target });
+            self.remember(target, out);
+        } else if in_force {
             let Memory { class, counts, .. } = memory;
             out.push(Action::Answer { target, until, class, counts });
         }
@@ -569,6 +584,12 @@ impl Sources {
         }
     }
 
+    /// Whether the rules do not ask for an answer.
+    fn unwanted(&self, target: Target, class: Class) -> bool {
+        !cfg!(feature = "mutation-keep-unasked")
+            && (self.exempt(target, &[]).is_some() || self.rules.answer(class) == Answer::Monitor)
+    }
+
     /// Lets go of what the new rules do not ask for.
     fn configured(&mut self, now: Boot, rules: Rules, out: &mut Vec<Action>) {
         // Times of forgetting hang on the rules.
@@ -576,9 +597,12 @@ impl Sources {
         self.due.clear();
         self.rules = rules;
         for (target, mut held) in held {
-            let unwanted =
-                self.exempt(target, &[]).is_some() || self.rules.answer(held.memory.class) == Answer::Monitor;
+            let unwanted = self.unwanted(target, held.memory.class);
             let release = unwanted && held.in_force(now);
+            if !unwanted && !held.memory.acted {
+                // It was told only: what comes next is answered.
+                held.end(now);
+            }
             if release {
                 held.end(now);
                 out.push(Action::Release { target });
