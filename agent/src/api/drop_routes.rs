@@ -132,11 +132,13 @@ async fn take(
     let wanted: Vec<Net> = nets.iter().map(|(_, net)| *net).collect();
     let answers = context.filter.ask(|reply| filter::Command::Take { nets: wanted, reply }).await?;
     let mut gone = Vec::new();
-    for ((index, _), taken) in nets.iter().zip(answers) {
+    for ((index, net), taken) in nets.iter().zip(answers) {
+        if matches!(taken, Ok(_) | Err(FilterError::NotDropped(_))) {
+            gone.push(*net);
+        }
         match taken {
             Ok(held) => {
                 answer.done += 1;
-                gone.push(held.lease.net);
                 if answer.drops.len() < SHOWN {
                     answer.drops.push(view(&held));
                 }
