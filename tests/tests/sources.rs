@@ -174,6 +174,7 @@ fn the_action_for_fail2ban_drops_and_lets_go() {
         let drop = drops.get(0).unwrap();
         assert_eq!(drop["net"], "198.51.100.7", "{drops}");
         assert_eq!(drop["reason"], "fail2ban: sshd");
+        assert_eq!(drop["cause"], "reported");
         assert_eq!(drop["ports"].as_array().unwrap().len(), usize::from(!port.is_empty()));
         assert_eq!(drop["until"] == "never", bantime == "-1", "{drops}");
         shell(&action("actionunban", port, bantime));
@@ -181,4 +182,15 @@ fn the_action_for_fail2ban_drops_and_lets_go() {
     }
     // Ended meanwhile: no error.
     shell(&action("actionunban", "", "600"));
+    // What an administrator dropped stays, and stays as long.
+    shell("portcullis drop 198.51.100.7 --reason by-hand");
+    for name in ["actionban", "actionunban"] {
+        shell(&action(name, "22", "600"));
+        let drops = portcullis(&["drops"]).unwrap();
+        let drop = drops.get(0).unwrap();
+        assert_eq!((&drop["until"], &drop["cause"]), (&"never".into(), &"administrator".into()), "{drops}");
+        assert_eq!((&drop["reason"], &drop["ports"]), (&"by-hand".into(), &serde_json::json!([])), "{drops}");
+    }
+    shell("portcullis undrop 198.51.100.7");
+    assert!(!is_dropped(address).unwrap());
 }

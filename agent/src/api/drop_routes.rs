@@ -74,6 +74,10 @@ fn nets(texts: &[String]) -> (Vec<(usize, Net)>, Vec<Refused>) {
     (nets, refused)
 }
 
+const fn cause(reported: bool) -> Cause {
+    if reported { Cause::Reported } else { Cause::Administrator }
+}
+
 async fn give(
     State(context): State<Context>,
     from: PeerInfo,
@@ -93,7 +97,7 @@ async fn give(
         net,
         until,
         ports: request.ports.clone(),
-        cause: Cause::Administrator,
+        cause: cause(request.reported),
         reason: request.reason.clone(),
     };
     let leases: Vec<Lease> = nets.iter().map(|(_, net)| lease(*net)).collect();
@@ -130,7 +134,8 @@ async fn take(
     let (nets, refused) = nets(&request.nets);
     let mut answer = DropAnswer { refused, ..DropAnswer::default() };
     let wanted: Vec<Net> = nets.iter().map(|(_, net)| *net).collect();
-    let answers = context.filter.ask(|reply| filter::Command::Take { nets: wanted, reply }).await?;
+    let by = cause(request.reported);
+    let answers = context.filter.ask(|reply| filter::Command::Take { nets: wanted, by, reply }).await?;
     let mut gone = Vec::new();
     for ((index, net), taken) in nets.iter().zip(answers) {
         if matches!(taken, Ok(_) | Err(FilterError::NotDropped(_))) {
@@ -146,6 +151,9 @@ async fn take(
             Err(error @ (FilterError::Off | FilterError::Unavailable)) => return Err(error.into()),
             Err(error) => answer.refused.push(Refused { index: *index, why: error.to_string() }),
         }
+    }
+    if request.reported {
+        return Ok(Json(answer).into_response());
     }
     // What the policy answers is not its to hold any more. It notices later, where the engine is stopping.
     let _ = context.engine.ask(|reply| Command::Released(gone, reply)).await;

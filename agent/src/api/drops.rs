@@ -48,6 +48,9 @@ pub struct DropRequest {
     /// What only cuts off is no reason to refuse.
     #[serde(default)]
     pub force: bool,
+    /// Another program reports it: joined with what holds, `force` does not count.
+    #[serde(default)]
+    pub reported: bool,
     /// One refusal refuses all.
     #[serde(default)]
     pub all_or_none: bool,
@@ -62,6 +65,9 @@ pub struct DropRequest {
 pub struct UndropRequest {
     /// Which networks.
     pub nets: Vec<String>,
+    /// Another program asks: what was not reported stays.
+    #[serde(default)]
+    pub reported: bool,
 }
 
 /// A network that was refused.

@@ -44,6 +44,9 @@ pub(super) struct DropArguments {
     /// Also what cuts this host or yourself off: a gateway, everybody, your own session's address.
     #[arg(long)]
     force: bool,
+    /// Another program reports it: it never shortens a drop that holds, and nothing is forced.
+    #[arg(long, conflicts_with = "force")]
+    reported: bool,
     /// Where one line is bad or refused, drop none.
     #[arg(long)]
     all_or_none: bool,
@@ -57,6 +60,9 @@ pub(super) struct UndropArguments {
     /// Take them from a file, one a line; - is standard input.
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
+    /// Another program asks: only what was dropped with --reported.
+    #[arg(long)]
+    reported: bool,
 }
 
 /// A network and where it was read.
@@ -86,6 +92,7 @@ impl Context {
             ports: arguments.port.clone(),
             reason: arguments.reason.clone(),
             force: arguments.force,
+            reported: arguments.reported,
             all_or_none: arguments.all_or_none,
             sessions: session::addresses(),
         };
@@ -101,7 +108,10 @@ impl Context {
         need_root()?;
         let (lines, bad) = lines(&arguments.net, arguments.file.as_deref())?;
         complain(&bad);
-        let request = UndropRequest { nets: lines.iter().map(|line| line.net.to_string()).collect() };
+        let request = UndropRequest {
+            nets: lines.iter().map(|line| line.net.to_string()).collect(),
+            reported: arguments.reported,
+        };
         let answer: DropAnswer = self.client.post("/v1/undrop", &request).await?;
         self.print(&answer, taken)?;
         self.refused(&answer, &lines, bad.len())

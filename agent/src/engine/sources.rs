@@ -255,8 +255,10 @@ impl Engine {
             Target::Net(net) => {
                 let filter = self.filter.clone();
                 tokio::spawn(async move {
-                    match filter.take(filter_net(net)).await {
-                        Ok(_) | Err(FilterError::NotDropped(_) | FilterError::Off) => {}
+                    match filter.take(filter_net(net), Cause::Policy).await {
+                        Ok(_)
+                        | Err(FilterError::NotDropped(_) | FilterError::Off | FilterError::Anothers { .. }) =>
+                            {}
                         Err(error) => log::error!("{}: {error}", filter_net(net)),
                     }
                 });

@@ -1,7 +1,7 @@
 //! The leases the agent knows, and when they end. Pure: no kernel, no clock.
 //!
-//! Invariants: a network has one lease; a lease of the policy or of a report never shortens or narrows one that holds;
-//! numbers are not used twice in one book.
+//! Invariants: a network has one lease; a lease of the policy or of a report never shortens or narrows one that holds, and
+//! neither takes away what another asked for; an administrator may do all of it; numbers are not used twice in one book.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -40,7 +40,8 @@ impl Book {
             None => (Kept { lease, rule: number, since }, renewed),
             Some(held) => {
                 let mut joined = held.lease.clone();
-                if lease.until > joined.until {
+                // The stronger word stays, so that a weaker one cannot take it away later.
+                if lease.cause < joined.cause || (lease.cause == joined.cause && lease.until > joined.until) {
                     joined.reason.clone_from(&lease.reason);
                     joined.cause = lease.cause;
                 }
@@ -59,6 +60,15 @@ impl Book {
             self.ends.insert((kept.lease.until.0, kept.lease.net));
         }
         self.kept.insert(kept.lease.net, kept);
+    }
+
+    /// Who else wants this network dropped, so that `by` may not let it go.
+    #[must_use]
+    pub fn held_by_another(&self, net: Net, by: Cause) -> Option<Cause> {
+        if by == Cause::Administrator || cfg!(feature = "mutation-take-anothers-drop") {
+            return None;
+        }
+        self.get(net).map(|kept| kept.lease.cause).filter(|cause| *cause != by)
     }
 
     /// Forgets a lease.
@@ -147,10 +157,29 @@ mod tests {
         assert_eq!((kept.lease.cause, kept.rule), (Cause::Administrator, 1));
         let kept = give(&mut book, lease(200, &[], Cause::Policy), 10);
         assert_eq!((kept.lease.until, kept.lease.ports.len()), (Boot(200), 0));
-        assert_eq!(kept.lease.cause, Cause::Policy, "who asked for the longest");
+        assert_eq!(kept.lease.cause, Cause::Administrator, "his word stays");
         let kept = give(&mut book, lease(40, &[22], Cause::Administrator), 10);
         assert_eq!((kept.lease.until, kept.lease.ports.as_slice()), (Boot(40), [22].as_slice()));
         assert_eq!(book.len(), 1);
+    }
+
+    #[test]
+    fn nobody_but_an_administrator_takes_anothers_drop_away() {
+        let net = "192.0.2.7".parse().unwrap();
+        let causes = Cause::ALL;
+        for (owner, other) in causes.into_iter().flat_map(|owner| causes.map(|other| (owner, other))) {
+            let mut book = Book::default();
+            give(&mut book, lease(100, &[], owner), 0);
+            let taken = other == Cause::Administrator || owner == other;
+            let held = book.held_by_another(net, other);
+            assert_eq!(held, (!taken).then_some(owner), "{other} takes away what {owner} wants");
+            // Nor after it was joined with one of its own, longer or shorter.
+            for until in [50, 200] {
+                give(&mut book, lease(until, &[], other), 10);
+                let weaker = owner < other;
+                assert_eq!(book.held_by_another(net, other), weaker.then_some(owner), "{owner}, {other}");
+            }
+        }
     }
 
     #[test]

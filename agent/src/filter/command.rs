@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use super::{Given, Held, Lease, Net};
+use super::{Cause, Given, Held, Lease, Net};
 use crate::api::drops::{FilterView, SampleView};
 use crate::config::Config;
 
@@ -36,6 +36,14 @@ pub enum FilterError {
     /// No such lease.
     #[error("{0} is not dropped: see `portcullis drops`")]
     NotDropped(Net),
+    /// Somebody else wants it dropped.
+    #[error("{net} stays dropped: {cause} wants it; an administrator's `portcullis undrop` lets it go")]
+    Anothers {
+        /// Which.
+        net: Net,
+        /// Who.
+        cause: Cause,
+    },
     /// The table is full.
     #[error("the table {table} is full ({limit} entries): take leases away with `portcullis undrop`")]
     Full {
@@ -100,6 +108,8 @@ pub enum Command {
     Take {
         /// Which.
         nets: Vec<Net>,
+        /// Who asks: what another wants stays, unless it is an administrator.
+        by: Cause,
         /// Answered when each was read back.
         reply: Reply<Vec<Result<Held, FilterError>>>,
     },
@@ -177,9 +187,9 @@ impl Handle {
     /// Drops a source no more. Returns what was held.
     ///
     /// # Errors
-    /// There is no such lease, or the kernel does not let go of it.
-    pub async fn take(&self, net: Net) -> Result<Held, FilterError> {
-        let answers = self.ask(|reply| Command::Take { nets: vec![net], reply }).await?;
+    /// There is no such lease, it is another's, or the kernel does not let go of it.
+    pub async fn take(&self, net: Net, by: Cause) -> Result<Held, FilterError> {
+        let answers = self.ask(|reply| Command::Take { nets: vec![net], by, reply }).await?;
         answers.into_iter().next().ok_or(FilterError::Unavailable)?
     }
 

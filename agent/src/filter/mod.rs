@@ -32,7 +32,7 @@ use portcullis_policy::Boot;
 /// Ports one lease can name.
 pub const PORTS: usize = portcullis_common::filter::PORTS;
 
-/// Who wants a source dropped.
+/// Who wants a source dropped, the one whose word counts most first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Cause {
     /// An administrator, by hand or by a list.
@@ -101,7 +101,8 @@ pub struct Held {
 /// What giving a lease came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Given {
-    /// What holds now. A lease by the policy never shortens or narrows one that holds already: the two are joined.
+    /// What holds now. A lease by the policy or a report never shortens or narrows one that holds already: the two are
+    /// joined, and whose word counts more has the cause.
     pub held: Held,
     /// Whether the network had a lease before.
     pub renewed: bool,

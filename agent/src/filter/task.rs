@@ -94,8 +94,8 @@ impl Task {
                 self.publish("dropped", given.iter().map(|given| &given.held), given.len());
                 let _ = reply.send(answers);
             }
-            Command::Take { nets, reply } => {
-                let answers = self.worker.take(&nets);
+            Command::Take { nets, by, reply } => {
+                let answers = self.worker.take(&nets, by);
                 let taken: Vec<&Held> = answers.iter().flatten().collect();
                 self.publish("undropped", taken.iter().copied(), taken.len());
                 let _ = reply.send(answers);

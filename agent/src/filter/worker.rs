@@ -400,13 +400,16 @@ impl Worker {
         }
     }
 
-    /// Takes leases away.
-    pub(super) fn take(&mut self, nets: &[Net]) -> Vec<Result<Held, FilterError>> {
+    /// Takes leases away, but those that another wants.
+    pub(super) fn take(&mut self, nets: &[Net], by: Cause) -> Vec<Result<Held, FilterError>> {
         let mut gone = Vec::new();
         let answers: Vec<Result<Held, FilterError>> = nets
             .iter()
             .map(|net| {
                 let held = self.held(*net)?.ok_or(FilterError::NotDropped(*net))?;
+                if let Some(cause) = self.book.held_by_another(*net, by) {
+                    return Err(FilterError::Anothers { net: *net, cause });
+                }
                 self.let_go(*net)?;
                 gone.extend(self.book.forget(*net));
                 Ok(held)
@@ -450,7 +453,7 @@ impl Worker {
         let (boot, _) = now()?;
         let nets = self.book.ended(boot);
         let mut ended = Vec::new();
-        for (net, taken) in nets.iter().zip(self.take(&nets)) {
+        for (net, taken) in nets.iter().zip(self.take(&nets, Cause::Administrator)) {
             match taken {
                 Ok(held) => ended.push(held),
                 Err(error) => {
