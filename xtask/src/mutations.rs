@@ -120,6 +120,7 @@ const MUTATIONS: &[Mutation] = &[
     agent("mutation-no-break-glass", "nothing enforces without a word about break_glass"),
     agent("mutation-end-allowed-connections", "connections of allow-listed addresses live on"),
     agent("mutation-forget-drops", "drops outlive a reboot"),
+    agent("mutation-keep-refused-sets", "what nft refused has changed nothing"),
     agent("mutation-take-anothers-drop", "neither policy nor report takes away what another wants dropped"),
     policy("mutation-skip-downward", "no rung is skipped on the way down"),
     policy("mutation-ignore-breaker", "an open breaker withholds the rungs above the lock"),

@@ -1,7 +1,8 @@
 //! The drop table as nftables: a table of our own, for kernels that take no BPF programs, or where nft is asked for.
 //!
 //! Invariants: only the table `inet portcullis` is touched, and changed in whole transactions; what was changed is read
-//! back; a lease has its end in the kernel here too (an element's timeout), rounded up to a second. Networks of each length
+//! back; what nft refused has changed nothing, in the kernel or here, and a table that does not show what was submitted is
+//! made anew; a lease has its end in the kernel here too (an element's timeout), rounded up to a second. Networks of each length
 //! have a set of their own, since elements of one set must not overlap.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,8 +36,10 @@ pub struct Nft {
     before: BTreeMap<Net, Option<record::Lease>>,
     allowed: BTreeSet<Net>,
     sets: BTreeSet<String>,
+    /// What makes an empty table, in the place of one that is there.
+    fresh: Vec<Value>,
     /// The table is to be made.
-    begin: Option<Vec<Value>>,
+    begin: bool,
     allow_changed: bool,
 }
 
@@ -52,7 +55,8 @@ impl Nft {
             before: BTreeMap::new(),
             allowed: BTreeSet::new(),
             sets: BTreeSet::new(),
-            begin: Some(begin(config)),
+            fresh: fresh(config),
+            begin: true,
             allow_changed: false,
         })
     }
@@ -73,8 +77,16 @@ impl Nft {
 
     /// The commands of what was changed.
     fn commands(&mut self) -> Vec<Value> {
-        let mut commands = self.begin.clone().unwrap_or_default();
-        if self.allow_changed {
+        let mut commands = Vec::new();
+        if self.begin {
+            // All that is held, not only what has changed.
+            commands.clone_from(&self.fresh);
+            self.sets.clear();
+            for (net, lease) in &self.held {
+                self.before.entry(*net).or_insert(Some(*lease));
+            }
+        }
+        if self.allow_changed || self.begin {
             for (name, four) in [("allow_4", true), ("allow_6", false)] {
                 commands
                     .push(json!({ "flush": { "set": { "family": "inet", "table": TABLE, "name": name } } }));
@@ -153,6 +165,46 @@ impl Nft {
         Ok(())
     }
 
+    /// Submits what was changed and reads it back.
+    fn commit_by(
+        &mut self,
+        submit: impl FnOnce(Vec<Value>) -> Result<(), FilterError>,
+        read_back: impl FnOnce(&Self) -> Result<(), FilterError>,
+    ) -> Result<(), FilterError> {
+        let sets = self.sets.clone();
+        let commands = self.commands();
+        if commands.is_empty() {
+            return Ok(());
+        }
+        let submitted = submit(commands);
+        if submitted.is_err() && !cfg!(feature = "mutation-keep-refused-sets") {
+            self.sets = sets;
+        }
+        let was_submitted = submitted.is_ok();
+        match submitted.and_then(|()| read_back(self)) {
+            Ok(()) => {
+                self.begin = false;
+                self.allow_changed = false;
+                self.before.clear();
+                Ok(())
+            }
+            Err(error) => {
+                // As it was: the next commit says again what the kernel is to hold.
+                for (net, before) in &self.before {
+                    match before {
+                        Some(lease) => self.held.insert(*net, *lease),
+                        None => self.held.remove(net),
+                    };
+                }
+                if was_submitted {
+                    // Nobody knows what is there now.
+                    self.begin = true;
+                }
+                Err(error)
+            }
+        }
+    }
+
     fn note(&mut self, net: Net) {
         let before = self.held.get(&net).copied();
         self.before.entry(net).or_insert(before);
@@ -199,30 +251,8 @@ impl DropTable for Nft {
     }
 
     fn commit(&mut self) -> Result<(), FilterError> {
-        let commands = self.commands();
-        if commands.is_empty() {
-            return Ok(());
-        }
         // The mark first: a table that nobody knows of would never be taken away.
-        let done = mark().and_then(|()| submit(commands)).and_then(|()| self.read_back());
-        match done {
-            Ok(()) => {
-                self.begin = None;
-                self.allow_changed = false;
-                self.before.clear();
-                Ok(())
-            }
-            Err(error) => {
-                // As it was: the next commit says again what the kernel is to hold.
-                for (net, before) in &self.before {
-                    match before {
-                        Some(lease) => self.held.insert(*net, *lease),
-                        None => self.held.remove(net),
-                    };
-                }
-                Err(error)
-            }
-        }
+        self.commit_by(|commands| mark().and_then(|()| submit(commands)), Self::read_back)
     }
 }
 
@@ -259,7 +289,7 @@ fn source(four: bool) -> Value {
 }
 
 /// A fresh table with the chain and the allow-list.
-fn begin(config: &Filter) -> Vec<Value> {
+fn fresh(config: &Filter) -> Vec<Value> {
     let chain = json!({ "chain": {
         "family": "inet", "table": TABLE, "name": CHAIN, "type": "filter", "hook": "prerouting",
         "prio": PRIORITY, "policy": "accept"
@@ -385,5 +415,67 @@ mod tests {
         assert_eq!(mask(net("192.0.2.0/24")), "255.255.255.0");
         assert_eq!(mask(net("0.0.0.0/0")), "0.0.0.0");
         assert_eq!(mask(net("2001:db8::/33")), "ffff:ffff:8000::");
+    }
+
+    fn nft(begin: bool) -> Nft {
+        Nft {
+            held: BTreeMap::new(),
+            before: BTreeMap::new(),
+            allowed: BTreeSet::new(),
+            sets: BTreeSet::new(),
+            fresh: vec![json!("fresh")],
+            begin,
+            allow_changed: false,
+        }
+    }
+
+    fn refused() -> Result<(), FilterError> {
+        Err(FilterError::Kernel("no".to_owned()))
+    }
+
+    const FOR_EVER: record::Lease =
+        record::Lease { until: u64::MAX, packets: 0, ports: [0; 4], rule: 1, reason: 0, length: 0 };
+
+    /// What the next commit submits, as text.
+    fn next(nft: &mut Nft) -> String {
+        let mut text = String::new();
+        let submit = |commands: Vec<Value>| {
+            text = json!(commands).to_string();
+            Ok(())
+        };
+        nft.commit_by(submit, |_| Ok(())).unwrap();
+        text
+    }
+
+    const SET: &str = r#"{"add":{"set":{"family":"inet","flags":["timeout"],"name":"v4_24_0""#;
+
+    #[test]
+    fn a_refused_transaction_blocks_no_length() {
+        let mut nft = nft(false);
+        let net: Net = "192.0.2.0/24".parse().unwrap();
+        nft.insert(net, &FOR_EVER).unwrap();
+        nft.commit_by(|_| refused(), |_| Ok(())).unwrap_err();
+        assert_eq!(nft.get(net).unwrap(), None);
+        nft.insert("198.51.100.0/24".parse().unwrap(), &FOR_EVER).unwrap();
+        let text = next(&mut nft);
+        assert!(text.contains(SET), "its set was never made: {text}");
+        assert!(text.contains("198.51.100.0") && !text.contains("192.0.2.0"), "{text}");
+        nft.insert(net, &FOR_EVER).unwrap();
+        let text = next(&mut nft);
+        assert!(!text.contains(SET) && text.contains("192.0.2.0"), "{text}");
+    }
+
+    #[test]
+    fn a_table_that_does_not_show_what_was_submitted_is_made_anew_with_all_of_it() {
+        let mut nft = nft(true);
+        let kept: Net = "192.0.2.0/24".parse().unwrap();
+        nft.insert(kept, &FOR_EVER).unwrap();
+        assert!(next(&mut nft).contains("fresh"));
+        nft.insert("198.51.100.0/24".parse().unwrap(), &FOR_EVER).unwrap();
+        nft.commit_by(|_| Ok(()), |_| refused()).unwrap_err();
+        let text = next(&mut nft);
+        assert!(text.contains("fresh") && text.contains(SET) && text.contains("192.0.2.0"), "{text}");
+        assert!(!text.contains("198.51.100.0"), "it was refused: {text}");
+        assert_eq!(nft.commands(), Vec::<Value>::new());
     }
 }
