@@ -398,7 +398,7 @@ fn odd_packets_of_a_dropped_source_are_dropped() {
     let count = frames_of_it.len() as u64;
     // Nothing else of it is on the wire: its own pings and neighbours would count too.
     assert!(attacker.run("ip", &["addr", "flush", "dev", "e0"]).unwrap().0);
-    drop_net(&["10.9.1.2", "2001:db8:1::2"]);
+    drop_net(&["10.9.1.2", "2001:db8:1::2", "--force"]);
     let before = dropped();
     attacker.inside(move || frames::send(&frames_of_it)).unwrap().unwrap();
     wait_for("the frames", 10, || Ok(dropped() >= before + count)).unwrap();

@@ -100,6 +100,37 @@ fn a_host_that_an_administrator_is_logged_on_from_is_not_dropped() {
 }
 
 #[test]
+fn guesses_from_this_host_itself_drop_nothing() {
+    if !enter("guesses_from_this_host_itself_drop_nothing", &SETUP) {
+        return;
+    }
+    without_delays().unwrap();
+    let siege = Siege::begin().unwrap();
+    let here = siege.attacker.here[0];
+    // A local user, by way of the address that this host has on the wire.
+    let target = format!("jon@{here}");
+    let exempt = || Ok(run("portcullis", &["events"])?.1.contains("source_exempt"));
+    for _ in 0..4 {
+        let guess = [
+            "-pwrong",
+            "ssh",
+            "-p2323",
+            "-oStrictHostKeyChecking=no",
+            "-oUserKnownHostsFile=/dev/null",
+            "-oPubkeyAuthentication=no",
+            "-oNumberOfPasswordPrompts=1",
+            target.as_str(),
+            "true",
+        ];
+        assert!(!run("sshpass", &guess).unwrap().0);
+    }
+    wait_for("the word that it is exempt", 10, exempt).unwrap();
+    assert_eq!(portcullis(&["drops"]).unwrap(), serde_json::json!([]));
+    let row = source(here).unwrap();
+    assert_eq!(row["answered"], false, "{row}");
+}
+
+#[test]
 fn a_user_who_tries_many_accounts_is_refused_and_they_stay_usable() {
     if !enter("a_user_who_tries_many_accounts_is_refused_and_they_stay_usable", &SETUP) {
         return;
