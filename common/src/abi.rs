@@ -5,6 +5,7 @@
 //! versions never read each other's maps. Times are CLOCK_BOOTTIME nanoseconds.
 
 use core::ffi::CStr;
+use core::net::{IpAddr, Ipv4Addr};
 
 use crate::ledger::{Ledger, Rule};
 use crate::sources::SourceCounts;
@@ -22,8 +23,8 @@ pub struct Version {
     pub gate_c: &'static CStr,
     /// Its `SETTINGS`, for `BPF_OBJ_GET`.
     pub settings_c: &'static CStr,
-    /// The link of its exit program.
-    pub exit_link: &'static str,
+    /// The links of its exit programs, which end what killed tasks held: at accounts, at pairs.
+    pub exit_links: [&'static str; 2],
 }
 
 macro_rules! version {
@@ -34,7 +35,10 @@ macro_rules! version {
             gate: concat!("/sys/fs/bpf/portcullis/v", $number, "/gate"),
             gate_c: c_text(concat!("/sys/fs/bpf/portcullis/v", $number, "/gate\0")),
             settings_c: c_text(concat!("/sys/fs/bpf/portcullis/v", $number, "/SETTINGS\0")),
-            exit_link: concat!("/sys/fs/bpf/portcullis/v", $number, "/exit_link"),
+            exit_links: [
+                concat!("/sys/fs/bpf/portcullis/v", $number, "/exit_link"),
+                concat!("/sys/fs/bpf/portcullis/v", $number, "/exit_pair_link"),
+            ],
         }
     };
 }
@@ -74,8 +78,8 @@ pub const PIN_GATE: &str = OWN.gate;
 pub const CALLERS: &str = "/run/portcullis/callers.sock";
 /// Where the module notes what it did without the gate, see [`unreachable`].
 pub const UNREACHABLE: &str = "/run/portcullis/unreachable";
-/// The link of the exit program.
-pub const PIN_EXIT_LINK: &str = OWN.exit_link;
+/// The links of the exit programs, see [`Version::exit_links`].
+pub const PIN_EXIT_LINKS: [&str; 2] = OWN.exit_links;
 /// The word on the kernel command line that keeps Portcullis from loading and from refusing.
 pub const OFF_WORD: &str = "portcullis=off";
 
@@ -314,6 +318,8 @@ pub mod flag {
     pub const OPEN: u32 = 2048;
     /// It is open to him for another factor alone.
     pub const FACTOR: u32 = 4096;
+    /// Those that say whose row it is and how it stands, not that something happened.
+    pub const STANDING: u32 = EXEMPT | MONITORED | PAIR | PAIRS | SOFT | OPEN | FACTOR;
 }
 
 /// Bits of `Request::flags`.
@@ -568,6 +574,25 @@ pub struct Settings {
 }
 
 impl Detail {
+    /// Sets the address a call comes from. IPv4 mapped into IPv6 is IPv4. All loopback addresses are one, 127.0.0.1: the
+    /// host itself, whose users could else take any of 16 million.
+    pub fn locate(&mut self, address: IpAddr) {
+        let host = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let address = address.to_canonical();
+        self.address = [0; 16];
+        match if address.is_loopback() { host } else { address } {
+            IpAddr::V4(address) => {
+                self.source = source::IPV4;
+                let [a, b, c, d] = address.octets();
+                self.address = [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+            }
+            IpAddr::V6(address) => {
+                self.source = source::IPV6;
+                self.address = address.octets();
+            }
+        }
+    }
+
     /// Nothing known.
     pub const EMPTY: Self = Self {
         source: source::NONE,

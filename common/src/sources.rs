@@ -202,7 +202,8 @@ impl Source {
     /// Whether a time lies in the window that ends at `now`.
     #[inline(always)]
     fn within(time: u64, now: u64, rule: &SourceRule) -> u64 {
-        let age = now.wrapping_sub(time) & (u64::MAX >> 1);
+        // The clock is read before the lock: what another processor noted a moment later happened now.
+        let age = pick(less(now, time), 0, now.wrapping_sub(time) & (u64::MAX >> 1));
         less(age, rule.find_time) & !same(time, 0)
     }
 

@@ -59,6 +59,21 @@ fn a_source_is_named_as_the_ledger_names_it() {
     }
 }
 
+/// The clock is read before the bucket's lock: a call may come with a time before that of what it finds.
+#[test]
+fn a_call_that_was_late_for_the_lock_evicts_no_source_that_tripped() {
+    let mut bucket = Bucket::EMPTY;
+    for source in 1..=WAYS as u64 {
+        for _ in 0..5 {
+            bucket.count(START + 100, &RULE, &fail(source, 1000));
+        }
+    }
+    bucket.count(START + 99, &RULE, &fail(1_000, 1000));
+    for source in 1..=WAYS as u64 {
+        assert!(bucket.ways.iter().any(|way| way.id == source && way.trips == 1), "source {source}");
+    }
+}
+
 #[test]
 fn the_failure_that_reaches_deny_trips_and_uses_them_up() {
     let mut bucket = Bucket::EMPTY;

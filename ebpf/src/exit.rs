@@ -3,32 +3,27 @@
 //! The task's address is the key: no pid is reused, no pid namespace matters. Whatever this misses (table full, program
 //! not attached) ends by the reservation's maximum age.
 
-use aya_ebpf::helpers::{bpf_get_current_task, bpf_ktime_get_boot_ns};
+use core::mem::MaybeUninit;
+
+use aya_ebpf::helpers::{bpf_get_current_task, bpf_ktime_get_boot_ns, generated::bpf_probe_read_kernel};
 use portcullis_common::{
-    abi::{Entry, event, flag, op, task_key, verdict},
+    abi::{Entry, Found, event, flag, op, task_key, verdict},
     ledger::{Actor, Call},
 };
 
 use crate::{
     gate::{key_of, rule_of},
-    maps::{FOUND, TASKS},
+    maps::TASKS,
     output, row, sources,
 };
 
-/// The current task ends.
+/// The current task ends: ends its reservation at an account, or that at a pair. Each is a program of its own, since the
+/// verifier walks the second one once for each way through the first.
 #[inline(always)]
-pub fn ended() {
+pub fn ended(pair: bool) {
     // The tracepoint's argument is the same task, but a pointer, which the verifier lets nobody reckon with.
     // SAFETY: a helper without arguments.
-    let task = unsafe { bpf_get_current_task() };
-    end(task, false);
-    end(task, true);
-}
-
-/// Ends the reservation at an account, or that at a pair.
-#[inline(always)]
-fn end(task: u64, pair: bool) {
-    let task = task_key(task, pair);
+    let task = task_key(unsafe { bpf_get_current_task() }, pair);
     // SAFETY: nobody but this task's own calls writes this entry, and this task makes no more calls.
     let Some(entry) = (unsafe { TASKS.get(task) }) else {
         return;
@@ -55,20 +50,28 @@ fn lapse(entry: &Entry, pair: bool) {
     let Some(mut seen) = row::apply(row, key, now, rule, &call) else {
         return;
     };
-    seen.step.flags |= u32::from(pair) * flag::PAIR + seen.soft * flag::SOFT;
+    seen.step.flags |= rule.marks() | (u32::from(pair) * flag::PAIR + seen.soft * flag::SOFT);
     let kind = if seen.step.verdict == verdict::DONE {
         event::DIED
-    } else if seen.step.flags & !(flag::PAIR | flag::SOFT) != 0 {
+    } else if seen.step.flags & !flag::STANDING != 0 {
         event::DUE
     } else {
         return;
     };
-    // Through a map's memory: all ways to get here are one to the verifier.
-    let Some(found) = FOUND.get_ptr_mut(0) else {
-        return;
-    };
+    let mut found = MaybeUninit::<Found>::uninit();
     // What a pair loses its account loses, too: counted once.
-    output::note(found, kind, !pair, now, rule.limit(), &seen);
-    let source = if pair { sources::NOTHING } else { sources::count(found, entry) };
-    output::tell(found, &source, entry);
+    output::note(found.as_mut_ptr(), kind, !pair, now, rule.limit(), &seen);
+    forget(&mut found);
+    let source = if pair { sources::NOTHING } else { sources::count(found.as_ptr(), entry) };
+    output::tell(found.as_ptr(), &source, entry);
+}
+
+/// Copies what was found onto itself, after which the verifier knows no number in it any more: without this it walks what
+/// follows once for each combination (`row::launder` does the same through the row).
+#[inline(always)]
+fn forget(found: &mut MaybeUninit<Found>) {
+    let place = found.as_mut_ptr();
+    // SAFETY: reads and writes this very variable, whole.
+    let _ =
+        unsafe { bpf_probe_read_kernel(place.cast(), size_of::<Found>() as u32, place.cast_const().cast()) };
 }

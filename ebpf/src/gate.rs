@@ -215,9 +215,7 @@ fn call(packet: *mut Packet, op: u32, now: u64) {
         None => Seen::nothing(verdict::NOTHING, 0),
     };
     seen.step.verdict = rule.let_through(seen.step.verdict);
-    seen.step.flags |= (rule.flags & rule_flag::EXEMPT) * flag::EXEMPT;
-    seen.step.flags |= (rule.flags & rule_flag::MONITOR) / rule_flag::MONITOR * flag::MONITORED;
-    seen.step.flags |= (rule.flags & rule_flag::PAIR) / rule_flag::PAIR * flag::PAIRS;
+    seen.step.flags |= rule.marks();
     seen.step.flags |= (flags & ask::PAIR) / ask::PAIR * flag::PAIR;
     let opened = seen.soft & open;
     seen.step.flags |= seen.soft * flag::SOFT + opened * flag::OPEN;
@@ -230,7 +228,9 @@ fn call(packet: *mut Packet, op: u32, now: u64) {
     // A logon by a key is no guess, though it is refused; what is told of a pair is told of its account, too, but for
     // what is refused.
     let refused = kind == event::REFUSED;
-    let counts = (refused && op != op::CHECK) || (!refused && !pair);
+    // A result that comes when the guess was counted already, by its age, is not counted again.
+    let late = op == op::RESOLVE && seen.step.verdict != verdict::DONE;
+    let counts = (refused && op != op::CHECK) || (!refused && !pair && !late);
     // SAFETY: see `answer`.
     output::note(unsafe { &raw mut (*packet).found }, kind, counts, now, rule.limit(), &seen);
     // What would have been refused has been told as such, and goes on.
@@ -380,9 +380,7 @@ fn after(packet: *mut Packet, op: u32, key: u64, pair: bool, seen: &Seen) {
 
 #[inline(always)]
 fn kind_of(op: u32, flags: u32, result: u32, seen: &Seen) -> u32 {
-    let kept = flag::SOFT | flag::OPEN | flag::FACTOR;
-    let plain = flag::EXEMPT | flag::MONITORED | flag::PAIR | flag::PAIRS | kept;
-    let due = if seen.step.flags & !plain != 0 { event::DUE } else { NO_EVENT };
+    let due = if seen.step.flags & !flag::STANDING != 0 { event::DUE } else { NO_EVENT };
     match op {
         _ if seen.step.verdict == verdict::AGAIN => NO_EVENT,
         // The account's own event tells of it.

@@ -50,10 +50,17 @@ pub fn gate_tc(ctx: TcContext) -> i32 {
     xdp_action::XDP_PASS as i32
 }
 
-/// Every task's end comes by here; those without a reservation leave after two hash lookups.
+/// Every task's end comes by here; those without a reservation leave after one hash lookup.
 #[btf_tracepoint(function = "sched_process_exit")]
 pub fn exit(_ctx: BtfTracePointContext) -> i32 {
-    exit::ended();
+    exit::ended(false);
+    0
+}
+
+/// The same, for reservations at pairs.
+#[btf_tracepoint(function = "sched_process_exit")]
+pub fn exit_pair(_ctx: BtfTracePointContext) -> i32 {
+    exit::ended(true);
     0
 }
 

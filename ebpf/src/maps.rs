@@ -4,13 +4,13 @@
 
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
-    btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf},
+    btf_maps::{Array, HashMap, LpmTrie, RingBuf},
     macros::btf_map,
 };
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 use portcullis_common::{
     abi::{
-        EVENTS_BYTES, Entry, Event, Found, MAX_ACCOUNTS, MAX_ACTORS, MAX_CLASSES, MAX_MEMBERS, MAX_PAIRS,
+        EVENTS_BYTES, Entry, Event, MAX_ACCOUNTS, MAX_ACTORS, MAX_CLASSES, MAX_MEMBERS, MAX_PAIRS,
         MAX_PLACES, MAX_TASKS, MAX_UNKNOWN, Place, Settings, stat,
     },
     ledger::Rule,
@@ -44,9 +44,6 @@ pub static SOURCES: Array<KernelBucket, { BUCKETS as usize }> = Array::new();
 pub static SOURCE_RULE: Array<SourceRule, 1> = Array::new();
 #[btf_map]
 pub static ACTORS: HashMap<u64, u64, { MAX_ACTORS as usize }, NO_PREALLOC> = HashMap::new();
-/// Scratch of the exit program; not pinned.
-#[btf_map]
-pub static FOUND: PerCpuArray<Found, 1> = PerCpuArray::new();
 #[btf_map]
 pub static STATS: Array<u64, { stat::ENTRIES as usize }> = Array::new();
 #[btf_map]

@@ -88,7 +88,7 @@ pub fn tell(found: *const Found, source: &SourceCounts, entry: *const Entry) {
 /// itself the kernel wakes nobody who has older events still to read.
 #[inline(always)]
 fn wakeup(kind: u32, flags: u32) -> u64 {
-    let quiet = matches!(kind, event::PASS | event::VOID | event::CLEARED) && flags & !flag::EXEMPT == 0;
+    let quiet = matches!(kind, event::PASS | event::VOID | event::CLEARED) && flags & !flag::STANDING == 0;
     if quiet && waiting() < u64::from(EVENTS_BYTES / 4) {
         u64::from(BPF_RB_NO_WAKEUP)
     } else {

@@ -327,6 +327,10 @@ fn sources_are_literal_addresses_of_root_callers_only() {
         let detail = stage.asked.borrow()[0].entry.detail;
         (detail.source, detail.address)
     };
+    let home = [127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    for rhost in [&b"127.0.0.1"[..], b"127.0.0.77", b"127.200.3.4", b"::1", b"::ffff:127.9.9.9"] {
+        assert_eq!(kind(rhost, 0), (source::IPV4, home), "the host itself is one source");
+    }
     let v4 = |a: u8| {
         let mut address = [0; 16];
         address[..4].copy_from_slice(&[192, 0, 2, a]);

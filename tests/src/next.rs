@@ -18,7 +18,7 @@ pub const NEW: Version = Version {
     gate: "/sys/fs/bpf/portcullis/v2/gate",
     gate_c: c"/sys/fs/bpf/portcullis/v2/gate",
     settings_c: c"/sys/fs/bpf/portcullis/v2/SETTINGS",
-    exit_link: "/sys/fs/bpf/portcullis/v2/exit_link",
+    exit_links: ["/sys/fs/bpf/portcullis/v2/exit_link", "/sys/fs/bpf/portcullis/v2/exit_pair_link"],
 };
 
 /// Where a file of the next version is.

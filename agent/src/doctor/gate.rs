@@ -91,15 +91,15 @@ fn gate() -> Finding {
 }
 
 fn exit_program() -> Finding {
-    match PinnedLink::from_pin(abi::PIN_EXIT_LINK) {
-        Ok(_) => Finding::ok(Check::ExitProgram, "attached").at(abi::PIN_EXIT_LINK),
-        Err(error) => {
+    for link in abi::PIN_EXIT_LINKS {
+        if let Err(error) = PinnedLink::from_pin(link) {
             let what =
                 format!("no link ({error}): attempts of killed processes count at their maximum age only");
             let next = "systemctl restart portcullis-gate portcullisd";
-            Finding::of(Check::ExitProgram, what).at(abi::PIN_EXIT_LINK).next(next)
+            return Finding::of(Check::ExitProgram, what).at(link).next(next);
         }
     }
+    Finding::ok(Check::ExitProgram, "attached").at(abi::PIN_DIR)
 }
 
 /// The module must be beside pam_unix.so: there libpam looks.

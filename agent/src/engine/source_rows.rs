@@ -108,17 +108,7 @@ impl Engine {
         report: ReportRequest,
     ) -> Result<Result<Done, CommandError>, EngineError> {
         let mut detail = Detail { pid: std::process::id(), ..Detail::EMPTY };
-        let address = report.source.to_canonical();
-        match address {
-            IpAddr::V4(address) => {
-                detail.source = source::IPV4;
-                copy(&mut detail.address, &address.octets());
-            }
-            IpAddr::V6(address) => {
-                detail.source = source::IPV6;
-                detail.address = address.octets();
-            }
-        }
+        detail.locate(report.source);
         copy(&mut detail.service, report.service.as_bytes());
         let result = if report.pass { outcome::PASS } else { outcome::FAIL };
         let told = match report.account {

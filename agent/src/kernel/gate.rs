@@ -147,6 +147,13 @@ pub fn report(entry: Entry, result: u32) -> Result<Answer, KernelError> {
 /// # Errors
 /// The gate does not answer, or has no guess free just now.
 pub fn attempt(entry: Entry, result: u32) -> Result<Answer, KernelError> {
+    // A right password is no guess: while the account is locked it counts for its source, and clears nothing.
+    if result == outcome::PASS {
+        let pair = Subject::Pair(entry.account, Actor::of(&entry.detail));
+        if check(entry.account)?.refuses() || check(pair)?.refuses() {
+            return report(entry, result);
+        }
+    }
     let mut account = Request::new(op::ADMIT, entry.account);
     account.entry = entry;
     account.flags = ask::LAST_TRY;

@@ -1,4 +1,4 @@
-//! Loads the eBPF object and pins it: maps by name, the gate, the link of the exit program.
+//! Loads the eBPF object and pins it: maps by name, the gate, the links of the exit programs.
 //!
 //! Invariants: idempotent; pinned maps are reused after their shape was checked; a running gate is replaced in one step
 //! by a new one over the same maps; SETTINGS gets its random key once, when it is first made.
@@ -25,8 +25,8 @@ const GATE_TC: &str = "gate_tc";
 /// Kernels before this one change the code of their XDP dispatcher at every test run of an XDP program: 20 times the
 /// cost of a call, for every processor of the machine.
 const XDP_RUNS_PLAINLY: KernelVersion = KernelVersion::new(5, 18, 0);
-/// Name of the exit program in the object.
-const EXIT: &str = "exit";
+/// Names of the exit programs in the object, in the order of their links.
+const EXITS: [&str; 2] = ["exit", "exit_pair"];
 /// The tracepoint it hangs on.
 const EXIT_TRACEPOINT: &str = "sched_process_exit";
 
@@ -50,7 +50,7 @@ pub enum Loaded {
 pub fn load_if_missing(object: &[u8]) -> Result<Loaded, KernelError> {
     pins::prepare()?;
     pins::check_maps(Path::new(abi::PIN_DIR))?;
-    let whole = pins::gate_pinned() && Path::new(abi::PIN_EXIT_LINK).exists();
+    let whole = pins::gate_pinned() && abi::PIN_EXIT_LINKS.iter().all(|link| Path::new(link).exists());
     match super::gate::probe() {
         Ok(_) if whole => {
             pins::tighten()?;
@@ -93,7 +93,9 @@ pub fn load(object: &[u8]) -> Result<Loaded, KernelError> {
         None => Tables::open()?.ensure_settings()?,
         Some(old) => upgrade::seal(old)?,
     }
-    exit_program(&mut ebpf, &btf)?;
+    for (name, link) in EXITS.into_iter().zip(abi::PIN_EXIT_LINKS) {
+        exit_program(&mut ebpf, &btf, name, Path::new(link))?;
+    }
     gate(&mut ebpf)?;
     pins::tighten()?;
     if let Some(old) = old {
@@ -124,19 +126,18 @@ fn gate(ebpf: &mut Ebpf) -> Result<(), KernelError> {
     pins::replace(&fresh, path)
 }
 
-/// Attaches the exit program and puts its link in the place of an older one, which detaches that.
-fn exit_program(ebpf: &mut Ebpf, btf: &Btf) -> Result<(), KernelError> {
+/// Attaches an exit program and puts its link in the place of an older one, which detaches that.
+fn exit_program(ebpf: &mut Ebpf, btf: &Btf, name: &'static str, path: &Path) -> Result<(), KernelError> {
     let program: &mut BtfTracePoint = ebpf
-        .program_mut(EXIT)
-        .ok_or_else(|| KernelError::Object { what: format!("the program {EXIT}") })?
+        .program_mut(name)
+        .ok_or_else(|| KernelError::Object { what: format!("the program {name}") })?
         .try_into()
-        .map_err(bpf("use the program exit as tp_btf"))?;
-    program.load(EXIT_TRACEPOINT, btf).map_err(refused(EXIT))?;
+        .map_err(bpf("use an exit program as tp_btf"))?;
+    program.load(EXIT_TRACEPOINT, btf).map_err(refused(name))?;
     let id = program.attach().map_err(bpf("attach the exit program to sched_process_exit"))?;
     let link = program.take_link(id).map_err(bpf("take the link of the exit program"))?;
     let link: FdLink = link.into();
-    let path = Path::new(abi::PIN_EXIT_LINK);
-    let fresh = path.with_file_name("exit_link_next");
+    let fresh = path.with_extension("next");
     pins::remove_left_over(&fresh)?;
     link.pin(&fresh).map_err(bpf("pin the link of the exit program"))?;
     pins::replace(&fresh, path)

@@ -83,7 +83,9 @@ pub(super) fn take_over(old: &Version) -> Result<bool, KernelError> {
     settings.frozen = 0;
     tables.set_settings(settings)?;
     // Its deaths are this gate's now.
-    pins::remove_left_over(Path::new(old.exit_link))?;
+    for link in old.exit_links {
+        pins::remove_left_over(Path::new(link))?;
+    }
     Ok(true)
 }
 

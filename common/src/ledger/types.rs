@@ -3,7 +3,7 @@
 //! Invariant: what lies in a map ([`Rule`], [`Ledger`] and its parts) is `repr(C)` without implicit padding; sizes are
 //! asserted in `abi`.
 
-use crate::abi::verdict;
+use crate::abi::{flag, verdict};
 
 /// Slots of an account: the highest `deny`.
 pub const SLOTS: usize = 16;
@@ -168,6 +168,14 @@ impl Rule {
             return self.unlock_time;
         }
         capped_double(self.unlock_time, u64::from(level), self.max_unlock_time)
+    }
+
+    /// What an event says about the class.
+    #[inline(always)]
+    pub fn marks(&self) -> u32 {
+        (self.flags & rule_flag::EXEMPT) * flag::EXEMPT
+            | (self.flags & rule_flag::MONITOR) / rule_flag::MONITOR * flag::MONITORED
+            | (self.flags & rule_flag::PAIR) / rule_flag::PAIR * flag::PAIRS
     }
 
     /// `deny`, brought into its range.

@@ -40,20 +40,12 @@ pub fn detail(world: &impl World) -> Detail {
     detail
 }
 
-/// Takes a literal address; names are never resolved, so they stay `source::NONE`. IPv4 mapped into IPv6 is IPv4.
+/// Takes a literal address; names are never resolved, so they stay `source::NONE`.
 fn locate(detail: &mut Detail, rhost: &[u8]) {
     let literal = std::str::from_utf8(rhost).unwrap_or_default();
     let literal = literal.split_once('%').map_or(literal, |(address, _zone)| address);
-    match literal.parse::<IpAddr>().map(|address| address.to_canonical()) {
-        Ok(IpAddr::V4(address)) => {
-            detail.source = source::IPV4;
-            copy(&mut detail.address, &address.octets());
-        }
-        Ok(IpAddr::V6(address)) => {
-            detail.source = source::IPV6;
-            detail.address = address.octets();
-        }
-        Err(_) => {}
+    if let Ok(address) = literal.parse::<IpAddr>() {
+        detail.locate(address);
     }
 }
 
