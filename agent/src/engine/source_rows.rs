@@ -3,7 +3,6 @@
 //! Invariant: a question changes nothing; a report is counted by the gate, as a logon through PAM is.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use portcullis_common::abi::{Detail, Entry, outcome, source};
 use portcullis_common::sources::{Source as Counted, SourceCounts, TRIES};
@@ -136,7 +135,7 @@ impl Engine {
             return Ok(Err(CommandError::Failed(why.to_owned())));
         }
         let what = if locked { "counted; the account is locked" } else { "counted" };
-        Ok(Ok(Done { row: None, message: format!("{address}: {what}"), problems: Vec::new() }))
+        Ok(Ok(Done { row: None, message: format!("{}: {what}", report.source), problems: Vec::new() }))
     }
 }
 

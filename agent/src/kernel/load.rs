@@ -137,7 +137,8 @@ fn exit_program(ebpf: &mut Ebpf, btf: &Btf, name: &'static str, path: &Path) -> 
     let id = program.attach().map_err(bpf("attach the exit program to sched_process_exit"))?;
     let link = program.take_link(id).map_err(bpf("take the link of the exit program"))?;
     let link: FdLink = link.into();
-    let fresh = path.with_extension("next");
+    // No dots: bpffs takes none in a name.
+    let fresh = path.with_file_name(format!("{name}_link_next"));
     pins::remove_left_over(&fresh)?;
     link.pin(&fresh).map_err(bpf("pin the link of the exit program"))?;
     pins::replace(&fresh, path)

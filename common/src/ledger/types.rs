@@ -173,9 +173,10 @@ impl Rule {
     /// What an event says about the class.
     #[inline(always)]
     pub fn marks(&self) -> u32 {
-        (self.flags & rule_flag::EXEMPT) * flag::EXEMPT
-            | (self.flags & rule_flag::MONITOR) / rule_flag::MONITOR * flag::MONITORED
-            | (self.flags & rule_flag::PAIR) / rule_flag::PAIR * flag::PAIRS
+        let exempt = (self.flags & rule_flag::EXEMPT) * flag::EXEMPT;
+        let monitored = (self.flags & rule_flag::MONITOR) / rule_flag::MONITOR * flag::MONITORED;
+        let pairs = (self.flags & rule_flag::PAIR) / rule_flag::PAIR * flag::PAIRS;
+        exempt | monitored | pairs
     }
 
     /// `deny`, brought into its range.
