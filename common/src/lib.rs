@@ -14,6 +14,7 @@
 #![cfg_attr(not(test), no_std)]
 
 pub mod abi;
+mod arithmetic;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod filter;

@@ -17,6 +17,7 @@
 use core::hint::black_box;
 
 use crate::abi::{Detail, source};
+use crate::arithmetic::{less, pick, same};
 
 /// Failures kept of a source: the highest limit.
 pub const TRIES: usize = 16;
@@ -118,25 +119,6 @@ pub struct SourceCounts {
     pub trips: u32,
     /// 1: it tripped in this call.
     pub tripped: u32,
-}
-
-/// All ones where `a` < `b`; both below 2^63. The compiler must not know that it is all or nothing: it would branch.
-#[inline(always)]
-fn less(a: u64, b: u64) -> u64 {
-    black_box(((a.wrapping_sub(b) as i64) >> 63) as u64)
-}
-
-/// All ones where the two are equal.
-#[inline(always)]
-fn same(a: u64, b: u64) -> u64 {
-    let differs = a ^ b;
-    less((differs >> 1) | (differs & 1), 1)
-}
-
-/// `yes` where the mask is all ones, else `no`.
-#[inline(always)]
-fn pick(mask: u64, yes: u64, no: u64) -> u64 {
-    no ^ ((yes ^ no) & mask)
 }
 
 /// What fits into a byte.

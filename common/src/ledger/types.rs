@@ -4,6 +4,7 @@
 //! asserted in `abi`.
 
 use crate::abi::{flag, verdict};
+use crate::arithmetic::clamp;
 
 /// Slots of an account: the highest `deny`.
 pub const SLOTS: usize = 16;
@@ -182,20 +183,14 @@ impl Rule {
     /// `deny`, brought into its range.
     #[inline(always)]
     pub fn limit(&self) -> u32 {
-        if self.deny == 0 {
-            1
-        } else if self.deny > SLOTS as u32 {
-            SLOTS as u32
-        } else {
-            self.deny
-        }
+        in_range(self.deny)
     }
 
     /// The same during a soft lock (`soft` is 1), or not (0).
     #[inline(always)]
     pub(super) fn limit_now(&self, soft: u32) -> u32 {
-        let soft_limit = Self { deny: self.soft_deny, ..Self::DEFAULT }.limit();
-        self.limit() + soft * soft_limit - soft * self.limit()
+        let limit = self.limit();
+        limit + soft * in_range(self.soft_deny) - soft * limit
     }
 
     /// Reservations one actor may hold: one less than would shut everybody else out.
@@ -204,9 +199,14 @@ impl Rule {
         if cfg!(feature = "mutation-no-actor-cap") {
             return self.limit();
         }
-        let limit = self.limit();
-        if limit > 1 { limit - 1 } else { 1 }
+        clamp(u64::from(self.limit()) - 1, 1, SLOTS as u64) as u32
     }
+}
+
+/// A limit as the slots allow it.
+#[inline(always)]
+fn in_range(deny: u32) -> u32 {
+    clamp(u64::from(deny), 1, SLOTS as u64) as u32
 }
 
 /// Who guesses: one of `abi::source` and an uid, an IPv4 address, or the upper 64 bits of an IPv6 address.
