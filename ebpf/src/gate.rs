@@ -204,11 +204,11 @@ fn call(packet: *mut Packet, op: u32, now: u64) {
                 Seen::nothing(verdict::AGAIN, 0)
             }
         },
-        None if (op == op::ADMIT || op == op::LOCK) && gone_again(packet) => {
+        None if may_make(op) && gone_again(packet) => {
             add(stat::ROW_RACE, 1);
             Seen::nothing(verdict::AGAIN, 0)
         }
-        None if op == op::ADMIT || op == op::LOCK => {
+        None if may_make(op) => {
             add(stat::NO_ROW, 1);
             Seen::nothing(verdict::UNCOUNTED, 0)
         }
@@ -290,19 +290,20 @@ fn find_or_make(
     op: u32,
     packet: *mut Packet,
 ) -> Option<*mut KernelRow> {
-    if let Some(row) = row::find(key) {
-        return Some(row);
-    }
-    if op != op::ADMIT && op != op::LOCK {
-        return None;
-    }
-    let made = row::make(key, account, actor, packet);
+    // Looked up again in any case: so all ways to a row are one to the verifier.
+    let there = row::find(key).is_some() || (may_make(op) && row::make(key, account, actor, packet));
     // SAFETY: see `answer`; the answer is written later.
-    unsafe { (&raw mut (*packet).answer.flags).write_volatile(u32::from(made)) };
+    unsafe { (&raw mut (*packet).answer.flags).write_volatile(u32::from(there)) };
     row::find(key)
 }
 
-/// Whether `find_or_make` had made a row, or met another's: somebody deleted it at once.
+/// Whether a call makes a row where there is none.
+#[inline(always)]
+fn may_make(op: u32) -> bool {
+    op == op::ADMIT || op == op::LOCK
+}
+
+/// Whether `find_or_make` had found or made a row: somebody deleted it at once.
 #[inline(always)]
 fn gone_again(packet: *const Packet) -> bool {
     // SAFETY: see `answer`.
