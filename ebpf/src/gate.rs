@@ -293,7 +293,9 @@ fn find_or_make(
     // Looked up again in any case: so all ways to a row are one to the verifier.
     let there = row::find(key).is_some() || (may_make(op) && row::make(key, account, actor, packet));
     // SAFETY: see `answer`; the answer is written later.
-    unsafe { (&raw mut (*packet).answer.flags).write_volatile(u32::from(there)) };
+    let place = unsafe { &raw mut (*packet).answer.flags };
+    // SAFETY: a field of the packet, which is ours alone.
+    unsafe { place.write_volatile(u32::from(there)) };
     row::find(key)
 }
 

@@ -59,7 +59,7 @@ pub fn tell(found: *const Found, source: &SourceCounts, entry: *const Entry) {
     // anybody; `found` and `entry` are the caller's whole packet, its own variable, or a map value.
     unsafe {
         (*event).kind = (*found).kind;
-        (*event).flags = (*found).flags | source.tripped * flag::SOURCE_TRIPPED;
+        (*event).flags = (*found).flags | (source.tripped * flag::SOURCE_TRIPPED);
         (*event).seq = (*found).seq;
         (*event).time = (*found).time;
         (*event).locked_until = (*found).locked_until;
@@ -79,7 +79,7 @@ pub fn tell(found: *const Found, source: &SourceCounts, entry: *const Entry) {
         copy(entry, &raw mut (*event).entry);
     }
     // SAFETY: as above.
-    let (kind, flags) = unsafe { ((*found).kind, (*found).flags | source.tripped * flag::SOURCE_TRIPPED) };
+    let (kind, flags) = unsafe { ((*found).kind, (*found).flags | (source.tripped * flag::SOURCE_TRIPPED)) };
     slot.submit(wakeup(kind, flags));
 }
 

@@ -222,7 +222,7 @@ fn the_doctor_finds_what_is_wrong_with_gate_sshd_and_accounts() {
     // The break-glass account.
     let text = read(Path::new(CONFIG)).unwrap();
     must("chage", &["-E", "2001-01-01", "admin"]).unwrap();
-    assert_wrong(&["error break-glass"], "expired");
+    assert_wrong(&["error configuration"], "expired");
     must("chage", &["-E", "-1", "-d", "2001-01-01", "-M", "100", "admin"]).unwrap();
     assert_wrong(&["error break-glass"], "a password that has expired");
     must("chage", &["-d", "2001-01-01", "-M", "-1", "admin"]).unwrap();

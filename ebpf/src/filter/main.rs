@@ -59,7 +59,7 @@ pub fn filter_xdp(ctx: XdpContext) -> u32 {
 
 #[inline(always)]
 fn act(drops: bool) -> i32 {
-    if drops { TC_ACT_SHOT as i32 } else { TC_ACT_UNSPEC }
+    if drops { TC_ACT_SHOT } else { TC_ACT_UNSPEC }
 }
 
 #[inline(always)]

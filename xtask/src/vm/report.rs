@@ -139,14 +139,14 @@ mod tests {
         text += &end();
         let report = Report::read(&text);
         assert_eq!(report.kernel.as_deref(), Some("6.1.0"));
-        assert_eq!(report.count(), Count { passed: 5, failed: 0, skipped: 0 });
+        assert_eq!(report.count(), Count { passed: CHECKS.len() as u32, failed: 0, skipped: 0 });
         assert!(report.summary().starts_with("loads passed (a b); story passed"));
     }
 
     #[test]
     fn a_guest_that_falls_silent_has_failed() {
         let report = Report::read(&line("loads", Outcome::Passed, ""));
-        assert_eq!(report.count(), Count { passed: 1, failed: 4, skipped: 0 });
+        assert_eq!(report.count(), Count { passed: 1, failed: CHECKS.len() as u32 - 1, skipped: 0 });
         let whole: Vec<_> = CHECKS.iter().map(|check| line(check, Outcome::Passed, "")).collect();
         assert_eq!(Report::read(&whole.join("\n")).count().failed, 1, "the last line is missing");
     }
