@@ -135,7 +135,11 @@ impl Engine {
             return Ok(Err(CommandError::Failed(why.to_owned())));
         }
         let what = if locked { "counted; the account is locked" } else { "counted" };
-        Ok(Ok(Done { row: None, message: format!("{}: {what}", report.source.to_canonical()), problems: Vec::new() }))
+        Ok(Ok(Done {
+            row: None,
+            message: format!("{}: {what}", report.source.to_canonical()),
+            problems: Vec::new(),
+        }))
     }
 }
 
