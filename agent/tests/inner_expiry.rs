@@ -1,6 +1,8 @@
 //! Expiry with the real chage(1), in a root folder of its own (`chage --root`).
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
+mod town;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -8,23 +10,9 @@ use portcullis_agent::expiry::{Change, Expiry, Former, today};
 
 /// A root folder with users of several expiries; none where we are not root.
 fn town() -> Option<(tempfile::TempDir, Expiry)> {
-    if !nix::unistd::geteuid().is_root() {
-        eprintln!("skipped: needs root (chage --root)");
-        return None;
-    }
-    let root = tempfile::tempdir().unwrap();
-    let etc = root.path().join("etc");
-    std::fs::create_dir(&etc).unwrap();
-    let mut passwd = String::from("root:x:0:0::/root:/bin/sh\n");
-    let mut shadow = String::from("root:*:19000:0:99999:7:::\n");
-    for (uid, (name, date)) in (1001..).zip([("jon", ""), ("kon", "30000"), ("gone", "100"), ("odd", "soon")])
-    {
-        passwd.push_str(&format!("{name}:x:{uid}:{uid}::/:/bin/sh\n"));
-        shadow.push_str(&format!("{name}:$6$x:19000:0:99999:7::{date}:\n"));
-    }
-    std::fs::write(etc.join("passwd"), passwd).unwrap();
-    std::fs::write(etc.join("shadow"), shadow).unwrap();
-    std::fs::write(etc.join("login.defs"), "").unwrap();
+    let users = [("jon", ""), ("kon", "30000"), ("gone", "100"), ("odd", "soon")];
+    let root =
+        town::root("chage", users.map(|(name, date)| (name, format!("$6$x:19000:0:99999:7::{date}:"))))?;
     let expiry = Expiry::new(root.path(), Duration::from_secs(20));
     Some((root, expiry))
 }

@@ -6,6 +6,8 @@
     reason = "a failed step is a failed test"
 )]
 
+mod town;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -15,25 +17,9 @@ const HASH: &str = "$6$saltsalt$1HlcYFzT4YHiXZsDtYcfa1";
 
 /// A root folder with users, and the shadow locks over it; none where we are not root.
 fn town() -> Option<(tempfile::TempDir, Shadow)> {
-    if !nix::unistd::geteuid().is_root() {
-        eprintln!("skipped: needs root (passwd --root)");
-        return None;
-    }
-    let root = tempfile::tempdir().unwrap();
-    let etc = root.path().join("etc");
-    std::fs::create_dir(&etc).unwrap();
-    let mut passwd = String::from("root:x:0:0::/root:/bin/sh\n");
-    let mut shadow = String::from("root:*:19000:0:99999:7:::\n");
-    for (uid, (name, password)) in
-        (1001..).zip([("jon", HASH), ("kon", "!$6$old$lock"), ("star", "*"), ("open", "")])
-    {
-        passwd.push_str(&format!("{name}:x:{uid}:{uid}::/:/bin/sh\n"));
-        shadow.push_str(&format!("{name}:{password}:19000:0:99999:7:::\n"));
-    }
-    std::fs::write(etc.join("passwd"), passwd).unwrap();
-    std::fs::write(etc.join("shadow"), shadow).unwrap();
-    std::fs::write(etc.join("group"), "root:x:0:\n").unwrap();
-    std::fs::write(etc.join("login.defs"), "").unwrap();
+    let users = [("jon", HASH), ("kon", "!$6$old$lock"), ("star", "*"), ("open", "")];
+    let root =
+        town::root("passwd", users.map(|(name, password)| (name, format!("{password}:19000:0:99999:7:::"))))?;
     let locks = Shadow::new(root.path(), [3; 16], Duration::from_secs(20));
     Some((root, locks))
 }

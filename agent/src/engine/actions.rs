@@ -63,6 +63,15 @@ impl From<LogoutError> for Trouble {
     }
 }
 
+/// The name of a user today; else why there is none, and whether to ask again later.
+pub(super) fn name_now(account: u32) -> Result<String, (String, bool)> {
+    match Nss.user_by_uid(account) {
+        Ok(Some(user)) => Ok(user.name),
+        Ok(None) => Err(("no user has that uid any more".to_owned(), false)),
+        Err(error) => Err((error.to_string(), true)),
+    }
+}
+
 /// An action in metrics, log and store.
 pub(super) const fn name_of(kind: Kind) -> &'static str {
     match kind {
@@ -198,11 +207,7 @@ impl Engine {
             // The name it was locked under: the user may have been renamed or deleted since.
             (Kind::ShadowUnlock, Some(held)) => Ok(held.name.clone()),
             (Kind::ShadowUnlock, None) => Err(("the store holds no shadow lock of ours".to_owned(), false)),
-            _ => match Nss.user_by_uid(account) {
-                Ok(Some(user)) => Ok(user.name),
-                Ok(None) => Err(("no user has that uid any more".to_owned(), false)),
-                Err(error) => Err((error.to_string(), true)),
-            },
+            _ => name_now(account),
         };
         let name = match name {
             Ok(name) => name,

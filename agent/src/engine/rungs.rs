@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use portcullis_policy::{Boot, Climb, Input, Kind, Outcome};
 
-use super::actions::{Did, Finished, Under, name_of};
+use super::actions::{Did, Finished, Under, name_now, name_of};
 use super::{Engine, EngineError};
 use crate::accounts::{Directory, Nss};
 use crate::api::view::Until;
@@ -24,11 +24,7 @@ impl Engine {
             // The name it was set under: the user may have been renamed or deleted since.
             (Kind::Unexpire, Some(held)) => Ok(held.name.clone()),
             (Kind::Unexpire, None) => Err(("the store holds no expiry of ours".to_owned(), false)),
-            _ => match Nss.user_by_uid(account) {
-                Ok(Some(user)) => Ok(user.name),
-                Ok(None) => Err(("no user has that uid any more".to_owned(), false)),
-                Err(error) => Err((error.to_string(), true)),
-            },
+            _ => name_now(account),
         };
         let name = match name {
             Ok(name) => name,
