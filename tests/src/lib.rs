@@ -28,6 +28,7 @@ pub mod bench;
 pub mod books;
 pub mod bpf;
 pub mod crowd;
+pub mod drops;
 pub mod footprint;
 pub mod frames;
 pub mod inside;

@@ -19,7 +19,7 @@ use std::process::Command;
 use std::time::Instant;
 
 /// Programs that the sandbox and the tests use.
-const PACKAGES: [&str; 15] = [
+const PACKAGES: [&str; 18] = [
     "libpam-oath",
     "oathtool",
     "openssh-server",
@@ -35,6 +35,9 @@ const PACKAGES: [&str; 15] = [
     "iputils-ping",
     "nftables",
     "nmap",
+    "medusa",
+    "python3-scapy",
+    "fail2ban",
 ];
 /// Runs in the layer's root, as process 1 of a pid namespace. $@: the packages.
 const SCRIPT: &str = r#"
