@@ -28,6 +28,7 @@ use crate::logging;
 use crate::metrics::Metrics;
 use crate::notify::Notifier;
 use crate::store::Store;
+use crate::tamper;
 
 /// Folder of the socket and the lock file.
 const RUN: &str = "/run/portcullis";
@@ -144,7 +145,10 @@ fn gate(arguments: &Arguments) -> Result<(), DaemonError> {
     let object = object(arguments)?;
     let _lock = match one_agent() {
         Err(DaemonError::AlreadyRunning) if kernel::gate_pinned() => {
-            kernel::load(&object)?;
+            announce(&config, false);
+            let loaded = kernel::load(&object);
+            announce(&config, true);
+            loaded?;
             log::info!("gate replaced over the same tables; portcullisd is running and keeps them");
             return Ok(());
         }
@@ -154,6 +158,23 @@ fn gate(arguments: &Arguments) -> Result<(), DaemonError> {
     bring_up(&config, kernel::load(&object)?, &store)?;
     filter::task::bring_up(&config);
     Ok(())
+}
+
+/// Tells the agent that runs that its pins are replaced by us, so that it takes them for its own.
+fn announce(config: &Config, done: bool) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let told = runtime.map_err(|error| error.to_string()).and_then(|runtime| {
+        let client = crate::cli::client::Client::new(&config.agent.socket);
+        let request = api::alarms::PinsRequest { done };
+        let post = client.post::<api::view::Done>("/v1/alarms/pins", &request);
+        runtime
+            .block_on(async { tokio::time::timeout(FAREWELL, post).await })
+            .map_err(|error| error.to_string())?
+            .map_err(|error| error.to_string())
+    });
+    if let Err(error) = told {
+        log::warn!("portcullisd may raise an alarm about replaced pins: {error}");
+    }
 }
 
 /// The eBPF object to load.
@@ -231,18 +252,33 @@ async fn work(path: PathBuf, config: Config, store: Store) -> Result<(), DaemonE
     let hub = Arc::new(Hub::default());
     let (handle, commands) = Handle::new();
     let (filter, filter_commands) = filter::Handle::new();
-    let context = Context::new(handle.clone(), filter.clone(), Arc::clone(&hub), Arc::clone(&metrics));
+    let (alarms, alarm_orders) = tamper::Handle::new();
+    let context = Context::new(handle.clone(), filter.clone(), Arc::clone(&hub), Arc::clone(&metrics))
+        .with_alarms(alarms.clone());
     let requests = socket(&config.agent.socket)?;
     let others = socket(callers::path())?;
     let listen = config.metrics.listen;
     let mut callers = tokio::spawn(callers::serve(others, Arc::clone(&metrics)));
     let task = filter::task::Task::new(&config, filter.clone(), Arc::clone(&hub));
     let mut filtering = tokio::spawn(task.run(filter_commands));
+    let looking = tamper::task::Parts {
+        path: path.clone(),
+        config: config.clone(),
+        handle: alarms.clone(),
+        filter: filter.clone(),
+        hub: Arc::clone(&hub),
+        metrics: Arc::clone(&metrics),
+    };
     let (told, notifier) = Notifier::new(&config.notify, &hub, Arc::clone(&metrics));
     let mut notifying = tokio::spawn(notifier.run());
     let engine =
         Engine::new(Parts { path, config, store, metrics, hub, filter: filter.clone(), notify: told })?;
     let mut engine = tokio::spawn(engine.run(commands));
+    // When the filter hangs where it should: that is how it is to stay.
+    let works = filter.ask(filter::Command::Show).await;
+    log::debug!("the filter before tamper evidence begins: {works:?}");
+    let looking = tokio::task::block_in_place(|| tamper::task::Task::new(looking));
+    let mut looking = tokio::spawn(looking.run(alarm_orders));
 
     if let Some(address) = listen {
         match TcpListener::bind(address).await {
@@ -273,7 +309,12 @@ async fn work(path: PathBuf, config: Config, store: Store) -> Result<(), DaemonE
             _ = hangup.recv() => {
                 let handle = handle.clone();
                 // The engine logs what came of it.
-                tokio::spawn(async move { drop(handle.ask(Command::Reload).await) });
+                let alarms = alarms.clone();
+                tokio::spawn(async move {
+                    if handle.ask(Command::Reload).await.is_ok() {
+                        alarms.reloaded().await;
+                    }
+                });
             }
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
@@ -283,6 +324,7 @@ async fn work(path: PathBuf, config: Config, store: Store) -> Result<(), DaemonE
             }
             _ = &mut notifying => return Err(DaemonError::Ended("the notifier")),
             _ = &mut filtering => return Err(DaemonError::Ended("the filter")),
+            _ = &mut looking => return Err(DaemonError::Ended("tamper evidence")),
             _ = &mut api => return Err(DaemonError::Ended("the API")),
             _ = &mut callers => return Err(DaemonError::Ended("the callers' socket")),
         }

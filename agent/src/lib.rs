@@ -27,5 +27,6 @@ pub mod rows;
 mod sessions;
 pub mod shadow;
 pub mod store;
+pub mod tamper;
 pub mod text;
 pub mod unreachable;

@@ -4,6 +4,7 @@
 //! every metric is registered here, so the page and the documentation can be held against each other.
 
 mod rungs;
+mod tamper;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -90,6 +91,7 @@ pub struct Metrics {
     aside: Gauge,
     gate: Gauge,
     rungs: rungs::Rungs,
+    tamper: tamper::Tamper,
     kernel: Arc<Kernel>,
     filter: Arc<Collected>,
 }
@@ -179,6 +181,7 @@ impl Default for Metrics {
             gate.clone(),
         );
         let rungs = rungs::Rungs::register(&mut registry);
+        let tamper = tamper::Tamper::register(&mut registry);
         let version = vec![("version", env!("CARGO_PKG_VERSION"))];
         registry.register("build", "The version that runs", Info::new(version));
         let kernel = Arc::new(Kernel::default());
@@ -207,6 +210,7 @@ impl Default for Metrics {
             aside,
             gate,
             rungs,
+            tamper,
             kernel,
             filter,
         }

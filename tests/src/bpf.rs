@@ -12,6 +12,8 @@ const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;
 const BPF_PROG_LOAD: libc::c_int = 5;
 const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_OBJ_GET: libc::c_int = 7;
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+const BPF_LINK_DETACH: libc::c_int = 34;
 const BPF_PROG_TYPE_XDP: u32 = 6;
 
 /// A pinned map.
@@ -142,4 +144,41 @@ fn bpf<T>(command: libc::c_int, attr: &mut T, what: &str) -> Result<i32> {
         .ok()
         .filter(|result| *result >= 0)
         .ok_or_else(|| answer(&format!("bpf({command}) for {what}"), &std::io::Error::last_os_error()))
+}
+
+/// Takes a pinned link off what it hangs on; the pin stays.
+///
+/// # Errors
+/// With the system's words.
+pub fn detach(path: &str) -> Result<()> {
+    let link = link(path)?;
+    let mut attr = [link.as_raw_fd().cast_unsigned(), 0];
+    bpf(BPF_LINK_DETACH, &mut attr, path).map(drop)
+}
+
+/// The interface that a pinned link of tcx or XDP hangs on; 0: none.
+///
+/// # Errors
+/// With the system's words.
+pub fn interface_of(path: &str) -> Result<u32> {
+    let link = link(path)?;
+    // struct bpf_link_info: the interface is the fifth number.
+    let mut info = [0_u32; 64];
+    let mut attr = Info { fd: link.as_raw_fd().cast_unsigned(), length: 256, info: info.as_mut_ptr() as u64 };
+    bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr, path)?;
+    Ok(std::hint::black_box(info).get(4).copied().unwrap_or_default())
+}
+
+/// The part of `union bpf_attr` for what an object is.
+#[repr(C)]
+struct Info {
+    fd: u32,
+    length: u32,
+    info: u64,
+}
+
+fn link(path: &str) -> Result<OwnedFd> {
+    let place = text(path)?;
+    let mut attr = Pin { path: place.as_ptr() as u64, fd: 0, flags: 0 };
+    call(BPF_OBJ_GET, &mut attr, path)
 }

@@ -37,6 +37,7 @@ pub mod next;
 pub mod object;
 pub mod pam;
 pub mod pamtester;
+pub mod probe;
 pub mod siege;
 pub mod ssh;
 pub mod stack;

@@ -3,6 +3,7 @@
 //! Invariants: root may ask everything, everybody else about his own account only (SO_PEERCRED); the TCP side is read
 //! only and knows two pages; whoever is not root cannot keep the engine busy.
 
+pub mod alarms;
 mod drop_routes;
 pub mod drops;
 pub mod hub;
@@ -46,6 +47,8 @@ pub struct Context {
     pub hub: Arc<Hub>,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// Alarms of tampering.
+    pub alarms: crate::tamper::Handle,
     others: Arc<Semaphore>,
 }
 
@@ -53,7 +56,14 @@ impl Context {
     /// A context for both servers.
     #[must_use]
     pub fn new(engine: Handle, filter: filter::Handle, hub: Arc<Hub>, metrics: Arc<Metrics>) -> Self {
-        Self { engine, filter, hub, metrics, others: Arc::new(Semaphore::new(OTHERS)) }
+        let alarms = crate::tamper::Handle::default();
+        Self { engine, filter, hub, metrics, alarms, others: Arc::new(Semaphore::new(OTHERS)) }
+    }
+
+    /// With the alarms of a task that looks for tampering.
+    #[must_use]
+    pub fn with_alarms(self, alarms: crate::tamper::Handle) -> Self {
+        Self { alarms, ..self }
     }
 }
 
@@ -116,6 +126,7 @@ pub fn socket(context: Context) -> Router {
         .route("/v1/reload", post(reload))
         .route("/v1/config", get(config))
         .route("/v1/metrics", get(socket_metrics))
+        .merge(alarms::routes())
         .merge(drop_routes::routes())
         .merge(rung_routes::routes())
         .merge(sources::routes())
@@ -142,6 +153,7 @@ async fn status(State(context): State<Context>, from: PeerInfo) -> Answer {
     root(&from)?;
     let mut status = context.engine.ask(Command::Status).await?;
     status.filter = context.filter.ask(filter::Command::Show).await.ok();
+    status.alarms = context.alarms.alarms();
     Ok(Json(status).into_response())
 }
 
@@ -187,7 +199,9 @@ async fn unlock(
 
 async fn reload(State(context): State<Context>, from: PeerInfo) -> Answer {
     root(&from)?;
-    Ok(Json(context.engine.ask(Command::Reload).await?).into_response())
+    let done = context.engine.ask(Command::Reload).await?;
+    context.alarms.reloaded().await;
+    Ok(Json(done).into_response())
 }
 
 async fn config(State(context): State<Context>, from: PeerInfo) -> Answer {

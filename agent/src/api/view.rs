@@ -254,6 +254,9 @@ pub struct Status {
     /// The filter; absent where nobody answers for it.
     #[serde(default)]
     pub filter: Option<super::drops::FilterView>,
+    /// Alarms of tampering that are open.
+    #[serde(default)]
+    pub alarms: Vec<super::alarms::AlarmView>,
 }
 
 /// An event, as streamed, logged and printed: one JSON object a line.

@@ -54,6 +54,7 @@ pub fn status() -> Result<Status, CliError> {
             .map(|table| Table { name: table.table.to_owned(), used: table.used, limit: table.limit })
             .collect(),
         filter: None,
+        alarms: Vec::new(),
     })
 }
 

@@ -4,6 +4,7 @@
 //! the agent does not run, root still gets `status`, `accounts`, `lock` and `unlock` from the gate itself, and is told
 //! so.
 
+mod alarms;
 pub mod client;
 mod direct;
 mod drops;
@@ -87,6 +88,8 @@ enum Verb {
     Mode(rungs::ModeArguments),
     /// The breaker, which withholds the rungs above the lock when a directory is down or too many are locked.
     Breaker(rungs::BreakerArguments),
+    /// Signs of tampering that are there still, and who did it; or take note of them.
+    Alarms(alarms::AlarmArguments),
     /// The last events, or new ones as they come.
     Events {
         /// Wait for new events.
@@ -238,6 +241,7 @@ impl Context {
             Verb::Drops { follow } => self.drops(*follow).await?,
             Verb::Mode(arguments) => return self.mode(arguments).await,
             Verb::Breaker(arguments) => self.breaker(arguments).await?,
+            Verb::Alarms(arguments) => return self.alarms(arguments).await,
             Verb::Events { follow } => self.events(*follow).await?,
             Verb::Config { what: ConfigVerb::Check { file } } => return self.check(file),
             Verb::Config { what: ConfigVerb::Show } => self.config().await?,

@@ -25,6 +25,10 @@ pub fn status(status: &Status, now: Timestamp) -> String {
         let why = status.gate_problem.as_deref().unwrap_or("nothing is counted or refused");
         line("GATE", format!("DOES NOT ANSWER: {why}"));
     }
+    for alarm in super::alarms::lines(&status.alarms) {
+        let (name, value) = alarm.split_once(' ').unwrap_or(("ALARM", &alarm));
+        line(name, value.trim().to_owned());
+    }
     line("locked", format!("accounts in the gate: {}", status.locked));
     if let Some(count) = status.shadow_locked {
         line("shadow locks", format!("of ours: {count}"));

@@ -9,7 +9,7 @@ pub mod finding;
 mod gate;
 mod host;
 pub mod pam;
-mod root;
+pub mod root;
 pub mod services;
 mod sshd;
 mod users;

@@ -147,6 +147,7 @@ impl Engine {
                 .map(|table| Table { name: table.table.to_owned(), used: table.used, limit: table.limit })
                 .collect(),
             filter: None,
+            alarms: Vec::new(),
         })
     }
 

@@ -119,6 +119,8 @@ pub enum Command {
     Show(Reply<FilterView>),
     /// A new configuration is in effect.
     Adopt(Box<Config>, Reply<Result<(), FilterError>>),
+    /// Attach again wherever it should hang: something was taken off, or put in its place.
+    Heal(Reply<Result<(), FilterError>>),
     /// Finish and stop; nothing is let go.
     Stop,
 }

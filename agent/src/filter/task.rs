@@ -117,6 +117,9 @@ impl Task {
                 }
                 let _ = reply.send(adopted);
             }
+            Command::Heal(reply) => {
+                let _ = reply.send(self.worker.follow(true));
+            }
             Command::Stop => {}
         }
     }

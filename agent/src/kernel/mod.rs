@@ -6,6 +6,8 @@
 mod courtesy;
 pub mod gate;
 mod load;
+pub mod mapping;
+pub mod objects;
 mod pins;
 mod ring;
 mod sources;
