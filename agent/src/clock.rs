@@ -3,6 +3,7 @@
 //! Invariants: nothing compares a boot time of one boot with that of another; see [`boot_id`].
 
 use nix::time::{ClockId, clock_gettime};
+use portcullis_common::ledger::DAY;
 use portcullis_policy::Boot;
 
 /// A clock could not be read.
@@ -49,21 +50,28 @@ fn read(clock: ClockId, name: &'static str) -> Result<i64, ClockError> {
     Ok(time.tv_sec().saturating_mul(SECOND).saturating_add(time.tv_nsec()))
 }
 
-/// Minute of the local day, 0 to 1439.
-#[must_use]
-pub fn minute() -> u16 {
-    let now = jiff::Zoned::now();
-    u16::try_from(i32::from(now.hour()) * 60 + i32::from(now.minute())).unwrap_or(0)
+/// When the local day begins: in boot time, less whole days.
+///
+/// # Errors
+/// The kernel refuses the clock.
+pub fn midnight() -> Result<u64, ClockError> {
+    let (boot, now) = (boot()?.0, jiff::Zoned::now());
+    let minutes = i64::from(now.hour()) * 60 + i64::from(now.minute());
+    let since = (minutes * 60 + i64::from(now.second())) * SECOND + i64::from(now.subsec_nanosecond());
+    let day = i64::try_from(DAY).unwrap_or(i64::MAX);
+    let boot = i64::try_from(boot % DAY).unwrap_or(0);
+    Ok(u64::try_from((boot - since).rem_euclid(day)).unwrap_or(0))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{boot, boot_id};
+    use super::{DAY, boot, boot_id, midnight};
 
     #[test]
     fn clocks_run() {
         let before = boot().unwrap();
         assert!(before.0 > 0 && boot().unwrap() >= before);
         assert_eq!(boot_id().unwrap().len(), 36);
+        assert!(midnight().unwrap() < DAY);
     }
 }

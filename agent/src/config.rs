@@ -10,6 +10,7 @@ mod class;
 pub mod filter;
 mod host;
 pub mod notify;
+mod own;
 mod problem;
 mod raw;
 mod read;
@@ -56,6 +57,9 @@ pub struct Config {
     pub default: Limits,
     /// root's.
     pub root: Root,
+    /// The break-glass account's.
+    #[serde(serialize_with = "own::break_glass")]
+    pub break_glass_limits: Limits,
     /// Where metrics are shown.
     pub metrics: Metrics,
     /// The filter of packets.
@@ -167,6 +171,8 @@ pub struct Class {
     pub groups: Vec<String>,
     /// All system accounts are members: uid 1 to SYS_UID_MAX of login.defs(5).
     pub system: bool,
+    /// All names no user has are members.
+    pub unknown: bool,
     /// Its limits.
     #[serde(flatten)]
     pub limits: Limits,
@@ -179,6 +185,9 @@ pub struct Root {
     pub even_deny_root: bool,
     /// For how long, or never.
     pub root_unlock_time: Span,
+    /// Its limits.
+    #[serde(flatten, serialize_with = "own::root")]
+    pub limits: Limits,
 }
 
 /// Where metrics are shown.
@@ -246,14 +255,15 @@ pub fn parse_on(path: &Path, text: &str, host: &Host<'_>) -> Result<Loaded, Conf
 }
 
 impl Config {
-    /// The rules of all classes, by index, as the gate has them at that minute of the day.
+    /// The rules of all classes, by index, as the gate has them where the local day begins at `midnight`, see
+    /// [`crate::clock::midnight`].
     #[must_use]
-    pub fn rules(&self, minute: u16) -> Vec<Rule> {
+    pub fn rules(&self, midnight: u64) -> Vec<Rule> {
         let rule = |limits: &Limits, unlock_time: Span, flags: u32| Rule {
             deny: if limits.pairs(flags) { limits.account_deny } else { limits.deny },
             flags: flags
                 | limits.flags()
-                | limits.soft(flags, minute)
+                | limits.soft(flags)
                 | if limits.pairs(flags) { rule_flag::PAIR } else { 0 },
             fail_interval: limits.fail_interval.nanoseconds(),
             unlock_time: unlock_time.nanoseconds(),
@@ -265,12 +275,14 @@ impl Config {
             max_delay: limits.max_delay.nanoseconds(),
             pair_deny: if limits.pairs(flags) { limits.deny } else { 0 },
             soft_deny: limits.factor_deny.unwrap_or(limits.deny),
+            opens: limits.hours(midnight).0,
+            open_for: limits.hours(midnight).1,
         };
         let root_flags = if self.root.even_deny_root { 0 } else { rule_flag::EXEMPT };
         let mut rules = vec![
             rule(&self.default, self.default.unlock_time, 0),
-            rule(&self.default, self.root.root_unlock_time, root_flags),
-            rule(&self.default, self.default.unlock_time, rule_flag::EXEMPT),
+            rule(&self.root.limits, self.root.root_unlock_time, root_flags),
+            rule(&self.break_glass_limits, self.default.unlock_time, rule_flag::EXEMPT),
         ];
         rules.extend(self.classes.iter().map(|class| rule(&class.limits, class.limits.unlock_time, 0)));
         rules
@@ -279,7 +291,7 @@ impl Config {
     /// Where soft locks are open, as the gate has it: length in bits, and the place.
     #[must_use]
     pub fn places(&self) -> Vec<(u32, Place)> {
-        let own = [(CLASS_DEFAULT, &self.default), (CLASS_ROOT, &self.default)];
+        let own = [(CLASS_DEFAULT, &self.default), (CLASS_ROOT, &self.root.limits)];
         let classes = (CLASS_FIRST..).zip(self.classes.iter().map(|class| &class.limits));
         let restricts = own
             .into_iter()
@@ -299,11 +311,17 @@ impl Config {
 
 impl Limits {
     /// The gate's flags for soft locks.
-    fn soft(&self, flags: u32, minute: u16) -> u32 {
-        let restrict = self.restrict.as_ref().map_or(0, |restrict| restrict.flags(minute));
+    fn soft(&self, flags: u32) -> u32 {
+        let restrict = self.restrict.as_ref().map_or(0, Restrict::flags);
         let factor = if self.factor_deny.is_some() { rule_flag::FACTOR } else { 0 };
         let soft = if restrict | factor == 0 { 0 } else { rule_flag::SOFT | restrict | factor };
         if flags & rule_flag::EXEMPT == 0 { soft } else { 0 }
+    }
+
+    /// The hours of `restrict` as the gate has them: 0, 0 where it is open all day.
+    fn hours(&self, midnight: u64) -> (u64, u64) {
+        let hours = self.restrict.as_ref().and_then(|restrict| restrict.hours);
+        hours.map_or((0, 0), |hours| hours.in_boot_time(midnight))
     }
 
     /// Whether pairs are counted: not where nobody is locked anyway.

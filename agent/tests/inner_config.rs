@@ -15,6 +15,7 @@ use portcullis_agent::config::{
     BreakGlass, CLASS_BREAK_GLASS, CLASS_DEFAULT, CLASS_FIRST, CLASS_ROOT, ConfigError, Host, Loaded, Span,
     load_on, parse_on,
 };
+use portcullis_common::abi::NOBODY;
 use portcullis_common::ledger::{NEVER, rule_flag};
 
 /// Some users and groups.
@@ -150,6 +151,7 @@ shadow_lock = false
 [root]
 even_deny_root = true
 root_unlock_time = "7s"
+restrict = { ttys = ["tty1"] }
 
 [metrics]
 listen = false
@@ -167,7 +169,10 @@ fn every_key_counts_and_classes_inherit() {
     let rules = config.rules(0);
     let second = 1_000_000_000;
     assert_eq!((rules[0].deny, rules[0].unlock_time), (5, NEVER));
-    assert_eq!((rules[1].deny, rules[1].flags, rules[1].unlock_time), (5, 0, 7 * second));
+    assert_eq!(
+        (rules[1].deny, rules[1].flags, rules[1].unlock_time),
+        (5, rule_flag::SOFT | rule_flag::RESTRICT, 7 * second)
+    );
     assert_eq!((rules[3].deny, rules[3].unlock_time, rules[3].fail_interval), (1, second, 4 * second));
     assert_eq!((rules[4].deny, rules[4].unlock_time, rules[4].max_age), (5, NEVER, 2 * second));
     let infos = config.class_infos();
@@ -315,7 +320,7 @@ fn a_way_back_in_is_asked_for() {
         assert!(text.starts_with("p.toml:2: break_glass: ") && text.contains(words), "{text}");
     }
     assert!(warnings("break_glass = \"remote\"\n")[0].contains("no line in /etc/shadow"));
-    let trap = "break_glass = false\n[root]\neven_deny_root = true\nroot_unlock_time = \"never\"\n";
+    let trap = "break_glass = false\n[root]\neven_deny_root = true\nroot_unlock_time = \"never\"\nrestrict = false\n";
     assert!(error(trap).starts_with("p.toml:3: root.even_deny_root: locks everybody out"), "{}", error(trap));
 }
 
@@ -335,9 +340,11 @@ fn no_class_locks_the_way_back_in() {
 #[test]
 fn every_kind_of_account_can_be_a_class_of_its_own() {
     let text = "break_glass = \"admin\"\n[default]\ndeny = 9\n[root]\neven_deny_root = true\nroot_unlock_time = \"3m\"\n\
+        deny = 5\nfail_interval = \"5m\"\nscope = \"pair\"\n[break_glass_limits]\ndeny = 6\nfail_interval = \"6m\"\ndelay = \"1s\"\n\
         [[class]]\nname = \"named\"\nusers = [\"jon\"]\ndeny = 1\nunlock_time = \"never\"\n\
         [[class]]\nname = \"group\"\ngroups = [\"staff\"]\ndeny = 2\nfail_interval = \"1m\"\n\
-        [[class]]\nname = \"machine\"\nsystem = true\ndeny = 4\n";
+        [[class]]\nname = \"machine\"\nsystem = true\ndeny = 4\n\
+        [[class]]\nname = \"nobody\"\nunknown = true\ndeny = 1\nfail_interval = \"1h\"\nunlock_time = \"2h\"\n";
     let config = parse(text).unwrap().config;
     let (town, rules) = (Town::new(), config.rules(0));
     for (uid, deny, because) in [
@@ -345,8 +352,9 @@ fn every_kind_of_account_can_be_a_class_of_its_own() {
         (1002, 2, "class 2 of the file names the group staff"),
         (7, 4, "class 3 of the file takes system accounts"),
         (1003, 9, "no class of the file names it"),
-        (0, 9, "uid 0"),
-        (1000, 9, "named by break_glass"),
+        (1000, 6, "named by break_glass"),
+        (4_000_000, 9, "no class of the file names it"),
+        (NOBODY, 1, "class 4 of the file takes names no user has"),
     ] {
         let class = config.class_of(&town, uid).unwrap();
         assert_eq!(rules[class as usize].deny, deny, "{uid}");
@@ -357,7 +365,72 @@ fn every_kind_of_account_can_be_a_class_of_its_own() {
         assert_eq!(member, class, "{uid}");
     }
     assert_eq!(rules[CLASS_FIRST as usize].unlock_time, NEVER);
-    assert_eq!(rules[CLASS_ROOT as usize].unlock_time, 180_000_000_000);
+    let root = rules[CLASS_ROOT as usize];
+    let minute = 60_000_000_000;
+    assert_eq!((root.unlock_time, root.fail_interval, root.pair_deny), (3 * minute, 5 * minute, 5));
+    let glass = rules[CLASS_BREAK_GLASS as usize];
+    assert_eq!((glass.fail_interval, glass.delay, glass.flags), (6 * minute, minute / 60, rule_flag::EXEMPT));
+    let nobody = rules[CLASS_FIRST as usize + 3];
+    assert_eq!((nobody.fail_interval, nobody.unlock_time), (60 * minute, 120 * minute));
+    // What is shown is a file again.
+    assert_eq!(parse(&config.to_toml().unwrap()).unwrap().config, config);
+}
+
+/// With the default numbers, root's and names' without a user are [default]'s.
+#[test]
+fn limits_of_their_own_are_limits_that_were_written() {
+    let config =
+        parse("break_glass = \"admin\"\n[default]\ndeny = 7\n[[class]]\nname = \"x\"\nunknown = true\n");
+    let Loaded { config, warnings } = config.unwrap();
+    assert!(warnings.is_empty(), "{warnings:?}");
+    assert!(config.rules(0).iter().all(|rule| rule.deny == 7));
+    let told = warnings_of_unknown("deny = 5");
+    assert!(told.contains("class \"x\".unknown: ") && told.contains("which names exist"), "{told}");
+    assert!(warnings_of_unknown("delay = \"1s\"").contains("which names exist"));
+    for (text, at, words) in [
+        ("break_glass = false\n[root]\nunlock_time = \"1m\"\n", 3, "root.unlock_time: has another name"),
+        ("break_glass = false\n[root]\nshadow_lock = true\n", 3, "root.shadow_lock: has no meaning"),
+        ("break_glass = \"admin\"\n[break_glass_limits]\nunlock_time = \"1m\"\n", 3, "never locked"),
+        (
+            "break_glass = false\n[[class]]\nname = \"x\"\nunknown = true\nrestrict = { ttys = [\"tty1\"] }\n",
+            5,
+            "no meaning",
+        ),
+        (
+            "break_glass = false\n[[class]]\nname = \"x\"\nunknown = true\nshadow_lock = true\n",
+            5,
+            "no meaning",
+        ),
+    ] {
+        let text = error(text);
+        assert!(text.starts_with(&format!("p.toml:{at}: ")) && text.contains(words), "{text}");
+    }
+}
+
+fn warnings_of_unknown(limit: &str) -> String {
+    warnings(&format!("break_glass = \"admin\"\n[[class]]\nname = \"x\"\nunknown = true\n{limit}\n"))
+        .join("\n")
+}
+
+/// The third trap: whoever reaches a prompt could keep root out.
+#[test]
+fn not_every_address_may_lock_root() {
+    let of = |rest: &str| format!("break_glass = \"admin\"\n[root]\n{rest}even_deny_root = true\n");
+    let text = error(&of(""));
+    assert!(text.starts_with("p.toml:3: root.even_deny_root: lets every address lock root"), "{text}");
+    assert!(error(&of("restrict = { hours = \"08:00-18:00\" }\n")).contains("every address"));
+    for way in [
+        "restrict = { networks = [\"192.0.2.0/24\"] }\n",
+        "restrict = { ttys = [\"tty1\"] }\n",
+        "scope = \"pair\"\n",
+        "factor_deny = 3\n",
+        "restrict = false\n",
+    ] {
+        assert!(parse(&of(way)).is_ok(), "{way}");
+    }
+    // What [default] says holds for root too.
+    let inherited = "break_glass = \"admin\"\n[default]\nscope = \"pair\"\n[root]\neven_deny_root = true\n";
+    assert!(parse(inherited).is_ok());
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use portcullis_agent::config::{CLASS_FIRST, Config, Host, parse_on};
 use portcullis_common::abi::place;
-use portcullis_common::ledger::rule_flag;
+use portcullis_common::ledger::{DAY, rule_flag};
 
 fn read(text: &str) -> Result<Config, String> {
     let text = format!("break_glass = false\n{text}");
@@ -38,8 +38,17 @@ fn restrict_is_told_as_places_and_hours() {
     let text = "[default]\nrestrict = { networks = [\"192.0.2.0/24\"], ttys = [\"/dev/tty1\"], hours = \"08:00-18:00\" }\n";
     let config = read(&format!("{text}{CLASS}restrict = false\n")).unwrap();
     let soft = rule_flag::SOFT | rule_flag::RESTRICT;
-    assert_eq!(config.rules(9 * 60)[0].flags, soft);
-    assert_eq!(config.rules(19 * 60)[0].flags, soft | rule_flag::CLOSED);
+    let (hour, midnight) = (3600 * 1_000_000_000_u64, 77 * 3600 * 1_000_000_000_u64);
+    let rule = config.rules(midnight % DAY)[0];
+    assert_eq!(rule.flags, soft);
+    for (at, open) in [(0, false), (7, false), (8, true), (17, true), (18, false), (23, false)] {
+        // Today, in a hundred days, and when the host booted.
+        for day in [0, 100, 3] {
+            let now = midnight + day * DAY + at * hour;
+            assert_eq!(rule.open_at(now), open, "{at}:00");
+            assert_eq!(rule.open_at(now + hour - 1), open, "{at}:59");
+        }
+    }
     assert_eq!(config.rules(0)[CLASS_FIRST as usize].flags, 0);
     let own: Vec<_> = config.places().into_iter().filter(|(_, place)| place.class == 0).collect();
     assert_eq!(own.len(), 2);

@@ -12,7 +12,7 @@ use portcullis_agent::api::view::{Actor, Until};
 use portcullis_agent::engine;
 use portcullis_agent::engine::command::{Command, CommandError};
 use portcullis_agent::kernel::{self, EventRing, Loaded, Tables};
-use portcullis_common::abi::{outcome, verdict};
+use portcullis_common::abi::{cause, outcome, verdict};
 use running::{CONFIG, DAEMON, NOBODY, alone, config, freeze, guess, start, store, trip};
 
 #[test]
@@ -103,6 +103,35 @@ fn locks_are_given_back_to_a_gate_that_lost_them_and_only_then() {
         assert!(agent.explain().await.row.lock.is_none());
         agent.stop().await;
         assert!(store_is_empty(&folder));
+    });
+}
+
+/// The next lock is twice as long as the last one before the gate was lost.
+#[test]
+fn a_row_of_trips_is_given_back_to_a_gate_that_lost_it() {
+    alone(async |folder| {
+        let text = CONFIG.replace("\"10m\"", "\"10m\"\nbackoff_window = \"1h\"");
+        fs::write(folder.join("portcullis.toml"), text).unwrap();
+        let mut agent = start(&folder);
+        trip();
+        agent.event("tripped").await;
+        agent.stop().await;
+        fs::remove_dir_all("/sys/fs/bpf/portcullis").unwrap();
+        let mut agent = start(&folder);
+        let row = || Tables::open().unwrap().row(u64::from(NOBODY)).unwrap().unwrap().ledger;
+        assert_eq!((row().level, row().cause), (0, cause::RESTORED));
+        let minutes = |time: u64| time.saturating_sub(row().newest) / 60_000_000_000;
+        assert_eq!((minutes(row().locked_until), minutes(row().climb_until)), (9, 69));
+        // Its lock is over, not the window: as time passes, but without waiting for it.
+        kernel::gate::restore(
+            u64::from(NOBODY),
+            kernel::gate::Known { until: 0, climb_until: row().climb_until, level: row().level, soft: false },
+        )
+        .unwrap();
+        trip();
+        agent.event("tripped").await;
+        assert_eq!((row().level, minutes(row().locked_until)), (1, 20));
+        agent.stop().await;
     });
 }
 

@@ -95,7 +95,7 @@ pub mod map {
     pub const TASKS: &str = "TASKS";
     /// ARRAY: class index, see [`super::class_index`] and [`super::pair_index`] → [`crate::ledger::Rule`].
     pub const CLASSES: &str = "CLASSES";
-    /// HASH: [`super::member_key`] (u64) → class (u32). Users that are not in class 0.
+    /// HASH: [`super::member_key`] (u64) → class (u32). Users, and names no user has, that are not in class 0.
     pub const MEMBERS: &str = "MEMBERS";
     /// LPM_TRIE: [`super::Place`] → u32. Places to which the soft lock of a class is open.
     pub const PLACES: &str = "PLACES";
@@ -135,6 +135,15 @@ pub const EVENTS_BYTES: u32 = 1 << 20;
 /// Bit of an account key that marks a name no user has (the rest is a keyed hash of it).
 pub const UNKNOWN: u64 = 1 << 63;
 
+/// Stands in `MEMBERS` for all names no user has: (uid_t)-1, which is no uid.
+pub const NOBODY: u32 = u32::MAX;
+
+/// Who in `MEMBERS` an account key is: its uid, or [`NOBODY`]. Arithmetic, so that the verifier sees one way.
+#[inline(always)]
+pub const fn member_of(account: u64) -> u32 {
+    (account | (account.cast_signed() >> 63).cast_unsigned()) as u32
+}
+
 /// Key of a uid in `MEMBERS` for a generation of the configuration.
 #[inline(always)]
 pub const fn member_key(generation: u32, uid: u32) -> u64 {
@@ -170,7 +179,8 @@ pub mod op {
     pub const CONFIRM: u32 = 3;
     /// Look, and let overdue reservations and expired locks take their course.
     pub const CHECK: u32 = 4;
-    /// Lock until `Request::until` (u64::MAX: for ever); `Request::arg` is one of [`super::cause`].
+    /// Lock until `Request::until` (u64::MAX: for ever; 0: no lock); `Request::arg` is one of [`super::cause`]. With a
+    /// token, which is a boot time: until then one more trip is one more of a row, of which `arg >> 8` were before the last.
     pub const LOCK: u32 = 5;
     /// Take the lock off and forget the failures.
     pub const UNLOCK: u32 = 6;
@@ -687,7 +697,7 @@ const _: () = {
     assert!(size_of::<Event>() == 176);
     assert!(size_of::<Settings>() == 24);
     assert!(size_of::<Place>() == 28);
-    assert!(size_of::<Rule>() == 80);
+    assert!(size_of::<Rule>() == 96);
     assert!(size_of::<Row>() == 56 + size_of::<Ledger>());
     // XDP test runs take one page less head room and skb_shared_info.
     assert!(size_of::<Packet>() <= 3000);

@@ -126,8 +126,12 @@ impl Ledger {
             op::LOCK => {
                 self.locked_until = call.until;
                 self.locked_at = now;
-                self.cause = call.arg;
+                self.cause = call.arg & 0xff;
                 self.soft = call.open & 1;
+                if call.token != 0 {
+                    self.climb_until = call.token;
+                    self.level = (call.arg >> 8) & 31;
+                }
             }
             op::UNLOCK => {
                 self.locked_until = 0;

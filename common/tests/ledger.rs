@@ -241,7 +241,7 @@ proptest! {
             slot.time = u64::from(*word) << 20;
             slot.token = u64::from(*word);
         }
-        let rule = Rule { deny, flags: 0, fail_interval: interval, unlock_time: age, max_age: age, confirm_time: age, backoff_window: at, max_unlock_time: until, delay: age, max_delay: interval, pair_deny: deny, soft_deny: deny };
+        let rule = Rule { deny, flags: 0, fail_interval: interval, unlock_time: age, max_age: age, confirm_time: age, backoff_window: at, max_unlock_time: until, delay: age, max_delay: interval, pair_deny: deny, soft_deny: deny, opens: 0, open_for: 0 };
         prop_assert!(rule.delay_after(words[0]) <= rule.max_delay);
         for op in 0..10 {
             for arg in 0..5 {

@@ -1,7 +1,7 @@
 //! Soft locks: open to some, with a limit of their own.
 
 use portcullis_common::abi::{Detail, Place, cause, op, outcome, place, source, verdict, via};
-use portcullis_common::ledger::{Call, Ledger, Rule, SLOTS, rule_flag};
+use portcullis_common::ledger::{Call, DAY, Ledger, Rule, SLOTS, rule_flag};
 use proptest::prelude::*;
 
 const SECOND: u64 = 1_000_000_000;
@@ -97,4 +97,27 @@ fn only_programs_that_no_user_started_say_where_they_are() {
     assert_eq!((Place::of(&local).kind, Place::of(&local).bytes), (place::TERMINAL, local.tty));
     assert_eq!(Place::of(&Detail { uid: 2001, ..local }).kind, 0);
     assert_eq!(Place::of(&Detail { source: source::NONE, ..local }).kind, 0, "an address that is a name");
+}
+
+proptest! {
+    /// Every day at the same time, whenever it is asked; time that goes back a little changes nothing but the border itself.
+    #[test]
+    fn a_soft_lock_is_open_in_its_hours_alone(opens in 0..DAY, open_for in 1..DAY, day in 1..20_000u64, at in 0..DAY) {
+        let rule = Rule { opens, open_for, ..Rule::DEFAULT };
+        let begins = day * DAY + opens;
+        prop_assert!(rule.open_at(begins) && rule.open_at(begins + open_for - 1));
+        prop_assert!(!rule.open_at(begins + open_for) && !rule.open_at(begins - 1));
+        prop_assert_eq!(rule.open_at(day * DAY + at), rule.open_at(at));
+        let other = Rule { opens: (opens + open_for) % DAY, open_for: DAY - open_for, ..rule };
+        prop_assert_ne!(rule.open_at(at), other.open_at(at), "inside or outside of the opposite");
+        let always = Rule { open_for: 0, ..rule };
+        prop_assert!(always.open_at(at));
+    }
+
+    /// Whatever lies in the memory.
+    #[test]
+    fn hours_are_total(opens: u64, open_for: u64, now: u64) {
+        let rule = Rule { opens, open_for, ..Rule::DEFAULT };
+        prop_assert!(rule.open_at(now) || open_for != 0);
+    }
 }

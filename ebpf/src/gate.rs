@@ -9,7 +9,7 @@ use aya_ebpf::{
 };
 use portcullis_common::{
     abi::{
-        ABI, Packet, Place, Request, UNKNOWN, ask, class_index, event, flag, member_key, op, outcome,
+        ABI, Packet, Place, Request, ask, class_index, event, flag, member_key, member_of, op, outcome,
         pair_index, place, stat, task_key, verdict,
     },
     ledger::{Actor, Call, Rule, rule_flag},
@@ -113,26 +113,21 @@ fn refuse_actor(packet: *mut Packet, op: u32, now: u64) -> bool {
     true
 }
 
-/// The rule of an account's class, or of its pairs; unknown names and users that nobody listed are class 0. None: no
+/// The rule of an account's class, or of its pairs; whom nobody listed is in class 0. None: no
 /// configuration has been written yet. With it, the generation and the class.
 #[inline(always)]
 pub fn rule_of<'a>(account: u64, pair: bool) -> Option<(&'a Rule, u32, u32)> {
     let generation = SETTINGS.get(0).map_or(0, |settings| settings.generation);
-    let mut class = 0;
-    if account & UNKNOWN == 0 {
-        // SAFETY: the agent replaces whole u32 values.
-        if let Some(member) = unsafe { MEMBERS.get(member_key(generation, account as u32)) } {
-            class = *member;
-        }
-    }
+    // SAFETY: the agent replaces whole u32 values.
+    let class = unsafe { MEMBERS.get(member_key(generation, member_of(account))) }.map_or(0, |class| *class);
     let index = if pair { pair_index(generation, class) } else { class_index(generation, class) };
     CLASSES.get(index).filter(|rule| rule.deny != 0).map(|rule| (rule, generation, class))
 }
 
-/// 1 where a soft lock of the class is open to where the call comes from, at this hour.
+/// 1 where a soft lock of the class is open to where the call comes from, in its hours.
 #[inline(always)]
 fn permitted(packet: *mut Packet, rule: &Rule, generation: u32, class: u32) -> u32 {
-    if rule.flags & (rule_flag::RESTRICT | rule_flag::CLOSED) != rule_flag::RESTRICT {
+    if rule.flags & rule_flag::RESTRICT == 0 {
         return 0;
     }
     if rule.flags & rule_flag::ANYWHERE != 0 {
@@ -179,7 +174,8 @@ fn call(packet: *mut Packet, op: u32, now: u64) {
             return;
         }
     }
-    let permitted = launder(packet, permitted(packet, rule, generation, class));
+    let hours = launder(packet, u32::from(rule.open_at(now)));
+    let permitted = launder(packet, permitted(packet, rule, generation, class)) & hours;
     let actor = launder_actor(packet, Actor::of(&request.entry.detail));
     let key = key_of(account, actor, pair);
     let row = find_or_make(key, account, actor, op, packet);
@@ -401,7 +397,7 @@ fn kind_of(op: u32, flags: u32, result: u32, seen: &Seen) -> u32 {
         }
         op::RESOLVE => told(result),
         op::CONFIRM if seen.step.verdict == verdict::DONE => event::CLEARED,
-        op::LOCK if seen.step.verdict == verdict::DONE => event::LOCKED,
+        op::LOCK if seen.step.verdict == verdict::DONE && seen.locked_until != 0 => event::LOCKED,
         op::UNLOCK if seen.step.verdict == verdict::DONE => event::UNLOCKED,
         _ => due,
     }

@@ -87,6 +87,8 @@ const MUTATIONS: &[Mutation] = &[
     },
     ledger("mutation-one-scope", "a source is shut out of an account before it is locked for all"),
     ledger("mutation-soft-forever", "the trip during a soft lock locks for all"),
+    ledger("mutation-no-hours", "a soft lock is open in its hours alone"),
+    agent("mutation-forget-climb", "a lock is doubled over a reboot, too"),
     ledger("mutation-open-to-claims", "no user opens a soft lock by saying where he is"),
     module("mutation-skip-factor", "another factor is asked for when it is due"),
     module("mutation-keep-pair", "what was reserved for a guess that does not go on is returned"),

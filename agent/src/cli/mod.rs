@@ -31,6 +31,7 @@ use crate::doctor;
 use crate::exit::{self, Exit};
 use crate::kernel::KernelError;
 use client::{Client, ClientError};
+use portcullis_common::abi::NOBODY;
 
 /// Shows and steers the lockout of accounts.
 #[derive(Debug, Parser)]
@@ -230,7 +231,14 @@ impl Context {
             }
             Verb::Explain { user } => {
                 let uid = match user {
-                    Some(user) => uid_of(user)?,
+                    Some(user) => match uid_of(user) {
+                        // What holds for names no user has is root's to know.
+                        Err(error @ CliError::NoSuchAccount(_)) if getuid().is_root() => {
+                            eprintln!("portcullis: {error}; this holds for all such names:");
+                            NOBODY
+                        }
+                        found => found?,
+                    },
                     None => getuid().as_raw(),
                 };
                 let answer: Explain = self.client.get(&format!("/v1/accounts/{uid}/explain")).await?;

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use portcullis_common::abi::NOBODY;
 use portcullis_policy::Class as PolicyClass;
 
 use super::{BreakGlass, CLASS_BREAK_GLASS, CLASS_DEFAULT, CLASS_FIRST, CLASS_ROOT, Config, Limits, Mode};
@@ -64,8 +65,8 @@ impl Config {
         let mut infos = vec![
             info("default", own, false, true),
             // root's password is never locked, nor does it expire: it is the way back in.
-            info("root", own, !self.root.even_deny_root, false),
-            info("break_glass", own, true, false),
+            info("root", &self.root.limits, !self.root.even_deny_root, false),
+            info("break_glass", &self.break_glass_limits, true, false),
         ];
         let classes = self.classes.iter();
         infos.extend(classes.map(|class| info(&class.name, &class.limits, false, true)));
@@ -84,6 +85,9 @@ impl Config {
         }
         if uid == 0 {
             return Ok(CLASS_ROOT);
+        }
+        if uid == NOBODY {
+            return Ok(self.class_of_unknown());
         }
         let Some(user) = directory.user_by_uid(uid)? else { return Ok(CLASS_DEFAULT) };
         let groups = directory.groups_of(&user)?;
@@ -111,6 +115,10 @@ impl Config {
             CLASS_BREAK_GLASS => "named by break_glass".to_owned(),
             CLASS_ROOT => "uid 0".to_owned(),
             CLASS_DEFAULT => "no class of the file names it".to_owned(),
+            class if uid == NOBODY => {
+                let number = class.saturating_sub(CLASS_FIRST).saturating_add(1);
+                format!("class {number} of the file takes names no user has")
+            }
             _ => {
                 let at = class.saturating_sub(CLASS_FIRST);
                 let class = usize::try_from(at).ok().and_then(|at| self.classes.get(at));
@@ -145,6 +153,9 @@ impl Config {
             members.insert(user.uid, CLASS_BREAK_GLASS);
         }
         members.entry(0).or_insert(CLASS_ROOT);
+        if self.class_of_unknown() != CLASS_DEFAULT {
+            members.insert(NOBODY, self.class_of_unknown());
+        }
         for (index, class) in (CLASS_FIRST..).zip(&self.classes) {
             for name in &class.users {
                 if let Some(user) = directory.user(name)? {

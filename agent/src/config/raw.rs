@@ -19,6 +19,8 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) default: Limits,
     #[serde(default)]
+    pub(super) break_glass_limits: Limits,
+    #[serde(default)]
     pub(super) class: Vec<Spanned<Class>>,
     #[serde(default)]
     pub(super) root: Root,
@@ -89,7 +91,8 @@ macro_rules! with_limits {
 }
 
 with_limits!(Limits {});
-with_limits!(Class { name, users, groups, system });
+with_limits!(Class { name, users, groups, system, unknown });
+with_limits!(Root { even_deny_root, root_unlock_time });
 
 /// The limits of a table.
 #[derive(Clone, Copy)]
@@ -112,11 +115,28 @@ pub(super) struct LimitItems<'a> {
     pub(super) end_sessions_after_trips: &'a Item,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Root {
-    pub(super) even_deny_root: Item,
-    pub(super) root_unlock_time: Item,
+impl<'a> LimitItems<'a> {
+    /// All of them, by name.
+    pub(super) fn named(self) -> [(&'static str, &'a Item); 16] {
+        [
+            ("mode", self.mode),
+            ("scope", self.scope),
+            ("deny", self.deny),
+            ("account_deny", self.account_deny),
+            ("fail_interval", self.fail_interval),
+            ("unlock_time", self.unlock_time),
+            ("backoff_window", self.backoff_window),
+            ("max_unlock_time", self.max_unlock_time),
+            ("delay", self.delay),
+            ("delay_growth", self.delay_growth),
+            ("max_delay", self.max_delay),
+            ("restrict", self.restrict),
+            ("factor_deny", self.factor_deny),
+            ("shadow_lock", self.shadow_lock),
+            ("expire_after_trips", self.expire_after_trips),
+            ("end_sessions_after_trips", self.end_sessions_after_trips),
+        ]
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -71,6 +71,9 @@ pub(super) fn config(file: &raw::File, problems: &mut Problems<'_>) -> Option<Co
         end_sessions_after_trips: 0,
     };
     let default = limits(file.default.limits(), "default", &default, problems);
+    let root = limits(file.root.limits(), "root", &default, problems);
+    let break_glass_limits =
+        limits(file.break_glass_limits.limits(), "break_glass_limits", &default, problems);
     let mut read = Reader { problems };
     let config = Config {
         break_glass: read.break_glass(&file.break_glass),
@@ -84,7 +87,9 @@ pub(super) fn config(file: &raw::File, problems: &mut Problems<'_>) -> Option<Co
                 Span::seconds(MINUTE),
                 true,
             ),
+            limits: root,
         },
+        break_glass_limits,
         metrics: Metrics { listen: read.listen(&file.metrics.listen) },
         filter: read.filter(&file.filter),
         sc5: read.sc5(&file.sc5),
@@ -236,14 +241,15 @@ impl Reader<'_, '_> {
             let users = self.names(&raw.users, &format!("{table}.users"));
             let groups = self.names(&raw.groups, &format!("{table}.groups"));
             let system = self.flag(&raw.system, &format!("{table}.system"), false);
-            if users.is_empty() && groups.is_empty() && !system {
+            let unknown = self.flag(&raw.unknown, &format!("{table}.unknown"), false);
+            if users.is_empty() && groups.is_empty() && !system && !unknown {
                 let text = format!(
-                    "{table} has no members: give it users = [...] or groups = [...], or system = true"
+                    "{table} has no members: give it users = [...] or groups = [...], system = true or unknown = true"
                 );
                 self.problems.error(Some(entry.span()), "class.users", text);
             }
             let limits = limits(raw.limits(), &table, default, self.problems);
-            classes.push(Class { name, users, groups, system, limits });
+            classes.push(Class { name, users, groups, system, unknown, limits });
         }
         classes
     }
@@ -268,10 +274,20 @@ impl Reader<'_, '_> {
     fn together(&mut self, config: &Config, file: &raw::File) {
         let classes = config.classes.iter().zip(&file.class);
         let classes = classes.map(|(class, raw)| (&class.limits, raw.get_ref().limits()));
-        for (limits, items) in std::iter::once((&config.default, file.default.limits())).chain(classes) {
+        let own = [
+            (&config.default, file.default.limits()),
+            (&config.root.limits, file.root.limits()),
+            (&config.break_glass_limits, file.break_glass_limits.limits()),
+        ];
+        for (limits, items) in own.into_iter().chain(classes) {
             self.delays(limits, items, config.reservation_max_age);
             self.scope(limits, items);
             self.rungs(limits, items);
+        }
+        self.root(config, file.root.limits(), &file.root.even_deny_root);
+        self.break_glass_limits(config, file.break_glass_limits.limits());
+        for (class, raw) in config.classes.iter().zip(&file.class) {
+            self.unknown(config, class, raw.get_ref().limits());
         }
         if !config.filter.enabled && [config.sc5.guess, config.sc5.spray].contains(&Word::Drop) {
             let at = place(&file.sc5.guess).or_else(|| place(&file.sc5.spray));

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use portcullis_common::abi::{Place, place};
 use portcullis_common::filter::net::Net;
-use portcullis_common::ledger::rule_flag;
+use portcullis_common::ledger::{self, rule_flag};
 use serde::{Serialize, Serializer};
 use toml::Value;
 
@@ -18,6 +18,8 @@ use super::values::{Reader, short};
 const MOST: usize = 32;
 /// Minutes of a day.
 const DAY: u16 = 24 * 60;
+/// Nanoseconds of a minute.
+const MINUTE: u64 = 60 * 1_000_000_000;
 /// What the value must be.
 const WRONG: &str =
     "must be false, or some of networks = [\"192.0.2.0/24\"], ttys = [\"tty1\"], hours = \"08:00-18:00\"";
@@ -51,14 +53,14 @@ impl Hours {
         (hours.from < DAY && hours.from != hours.to).then_some(hours)
     }
 
-    /// Whether that minute of the day lies in it.
+    /// As the gate has them: when they begin, in boot time less whole days, and how long they are, where the local day begins
+    /// at `midnight`.
     #[must_use]
-    pub const fn contain(self, minute: u16) -> bool {
-        if self.from < self.to {
-            self.from <= minute && minute < self.to
-        } else {
-            self.from <= minute || minute < self.to
-        }
+    pub fn in_boot_time(self, midnight: u64) -> (u64, u64) {
+        let (from, to, day) = (u64::from(self.from), u64::from(self.to), u64::from(DAY));
+        let length = if from < to { to - from } else { day - from + to };
+        let opens = midnight % ledger::DAY + from * MINUTE;
+        (opens % ledger::DAY, length * MINUTE)
     }
 }
 
@@ -101,14 +103,11 @@ fn as_text<S: Serializer>(networks: &[Net], serializer: S) -> Result<S::Ok, S::E
 }
 
 impl Restrict {
-    /// The gate's flags at that minute of the day.
+    /// The gate's flags.
     #[must_use]
-    pub fn flags(&self, minute: u16) -> u32 {
+    pub fn flags(&self) -> u32 {
         let anywhere = self.networks.is_empty() && self.ttys.is_empty();
-        let closed = self.hours.is_some_and(|hours| !hours.contain(minute));
-        rule_flag::RESTRICT
-            | if anywhere { rule_flag::ANYWHERE } else { 0 }
-            | if closed { rule_flag::CLOSED } else { 0 }
+        rule_flag::RESTRICT | if anywhere { rule_flag::ANYWHERE } else { 0 }
     }
 
     /// The gate's keys for the places of a class: length in bits, and the place, of no generation yet.
@@ -207,10 +206,18 @@ fn tty(name: &str) -> Result<String, String> {
 mod tests {
     use super::*;
 
+    /// As the gate reckons it, of a host whose days begin 77 s after the boot.
+    fn contain(hours: Hours, minute: u16) -> bool {
+        let midnight = 77_000_000_000;
+        let (opens, open_for) = hours.in_boot_time(midnight);
+        let rule = ledger::Rule { opens, open_for, ..ledger::Rule::DEFAULT };
+        rule.open_at(midnight + u64::from(minute) * MINUTE)
+    }
+
     #[test]
     fn hours_begin_end_and_go_over_midnight() {
         let day = Hours::parse("08:00-18:30").unwrap();
-        let at = |hours: Hours, text: &str| hours.contain(minute(text).unwrap());
+        let at = |hours: Hours, text: &str| contain(hours, minute(text).unwrap());
         assert!(at(day, "08:00") && at(day, "18:29") && !at(day, "18:30") && !at(day, "07:59"));
         let night = Hours::parse("22:00-06:00").unwrap();
         assert!(at(night, "22:00") && at(night, "00:00") && at(night, "05:59") && !at(night, "06:00"));
@@ -233,7 +240,7 @@ mod tests {
     #[test]
     fn every_minute_is_inside_or_outside_of_the_opposite() {
         let (one, other) = (Hours::parse("07:15-19:45").unwrap(), Hours::parse("19:45-07:15").unwrap());
-        assert!((0..DAY).all(|minute| one.contain(minute) != other.contain(minute)));
+        assert!((0..DAY).all(|minute| contain(one, minute) != contain(other, minute)));
     }
 
     #[test]
@@ -248,9 +255,8 @@ mod tests {
         assert_eq!((of(0).0, of(0).1.bytes[10..].to_vec()), (96 + 96 + 24, vec![255, 255, 192, 0, 2, 0]));
         assert_eq!((of(1).0, of(1).1.bytes[..4].to_vec()), (96 + 32, vec![0x20, 1, 0xd, 0xb8]));
         assert_eq!((of(2).0, of(2).1.kind, &of(2).1.bytes[..5]), (224, place::TERMINAL, &b"tty1\0"[..]));
-        assert_eq!(restrict.flags(600), rule_flag::RESTRICT);
-        assert_eq!(restrict.flags(10), rule_flag::RESTRICT | rule_flag::CLOSED);
+        assert_eq!(restrict.flags(), rule_flag::RESTRICT);
         let always = Restrict { networks: Vec::new(), ttys: Vec::new(), ..restrict };
-        assert_eq!(always.flags(600), rule_flag::RESTRICT | rule_flag::ANYWHERE);
+        assert_eq!(always.flags(), rule_flag::RESTRICT | rule_flag::ANYWHERE);
     }
 }

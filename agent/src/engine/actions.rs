@@ -142,10 +142,12 @@ impl Engine {
     /// Locks in the gate and looks whether it did.
     pub(super) fn gate_lock(&mut self, uid: u32, until: Boot, why: u32) -> Result<Outcome, EngineError> {
         let id = self.intend(uid, Kind::GateLock, Some(until), None)?;
-        let soft =
-            why == cause::RESTORED && self.store.locks().iter().any(|lock| lock.uid == uid && lock.is_soft());
-        let done =
-            gate::lock_as(u64::from(uid), until.0, why, soft).and_then(|_| gate::check(u64::from(uid)));
+        let set = if why == cause::RESTORED {
+            gate::restore(u64::from(uid), super::restore::of(&self.store, uid, until.0, &Now::read()?))
+        } else {
+            gate::lock(u64::from(uid), until.0, why)
+        };
+        let done = set.and_then(|_| gate::check(u64::from(uid)));
         let outcome = match done {
             Ok(answer) if answer.locked_until == until.0 => Outcome::Verified,
             Ok(answer) if answer.locked_until == 0 && until.0 <= answer.now => Outcome::Verified,

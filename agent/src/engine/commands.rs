@@ -4,7 +4,7 @@
 
 use std::os::unix::ffi::OsStrExt;
 
-use portcullis_common::abi::{Row, cause};
+use portcullis_common::abi::{NOBODY, Row, cause};
 use portcullis_common::ledger::{NEVER, rule_flag};
 use portcullis_policy::sources::Target;
 use portcullis_policy::{Boot, Input, Outcome};
@@ -12,7 +12,9 @@ use portcullis_policy::{Boot, Input, Outcome};
 use super::command::{Command, CommandError, Reply};
 use super::{Engine, EngineError, Waiting};
 use crate::accounts::Nss;
-use crate::api::view::{AccountRow, ActionView, Actor, Attempt, Done, Explain, Shadow, Status, Table, Until};
+use crate::api::view::{
+    Account, AccountRow, ActionView, Actor, Attempt, Done, Explain, Shadow, Status, Table, Until,
+};
 use crate::config::sc5::policy_net;
 use crate::config::{Agent, BreakGlass, Config, Metrics};
 use crate::kernel::{Slice, TableRow};
@@ -170,10 +172,13 @@ impl Engine {
     fn explain(&mut self, uid: u32) -> Result<Result<Explain, CommandError>, EngineError> {
         let now = Now::read()?;
         let found = self.tables.row(u64::from(uid))?;
-        if found.is_none() && self.names.of(uid).is_none() {
+        if found.is_none() && self.names.of(uid).is_none() && uid != NOBODY {
             return Ok(Err(CommandError::NoSuchAccount(uid)));
         }
-        let row = self.view(u64::from(uid), found.as_ref(), &now)?;
+        let mut row = self.view(u64::from(uid), found.as_ref(), &now)?;
+        if uid == NOBODY {
+            row.account = Account { uid: None, name: "names no user has".to_owned() };
+        }
         let (class, rule) = self.tables.rule_of(u64::from(uid))?;
         let shadow_lock = self.info(class).is_some_and(|info| info.shadow_lock);
         let mut rule = rows::rule_view(&rule, shadow_lock);
@@ -324,6 +329,7 @@ fn restart_needed(running: &Config, new: &Config) -> Vec<String> {
         metrics: Metrics { listen },
         agent: Agent { socket, store, reconcile: _, passwd_timeout: _ },
         break_glass: _,
+        break_glass_limits: _,
         reservation_max_age: _,
         confirm_time: _,
         default: _,

@@ -12,6 +12,7 @@ mod commands;
 mod events;
 mod modes;
 mod pairs;
+mod restore;
 mod rungs;
 mod scan;
 mod setup;

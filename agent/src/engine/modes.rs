@@ -22,9 +22,19 @@ pub(super) fn with_modes(file: &Config, modes: &BTreeMap<String, bool>) -> Confi
     if let Some(all) = modes.get(ALL).copied() {
         config.default.mode = mode(all);
         config.classes.iter_mut().for_each(|class| class.limits.mode = mode(all));
+        (config.root.limits.mode, config.break_glass_limits.mode) = (mode(all), mode(all));
     }
     if let Some(default) = modes.get("default").copied() {
+        // root and break-glass go with it, but where the file gives them modes of their own.
+        for own in [&mut config.root.limits, &mut config.break_glass_limits] {
+            if own.mode == config.default.mode {
+                own.mode = mode(default);
+            }
+        }
         config.default.mode = mode(default);
+    }
+    if let Some(root) = modes.get("root").copied() {
+        config.root.limits.mode = mode(root);
     }
     for class in &mut config.classes {
         if let Some(own) = modes.get(&class.name).copied() {
@@ -41,8 +51,10 @@ impl Engine {
         asked: &ModeRequest,
     ) -> Result<Result<Done, CommandError>, EngineError> {
         let class = asked.class.as_deref().unwrap_or(ALL);
-        let known =
-            class == ALL || class == "default" || self.file.classes.iter().any(|known| known.name == class);
+        let known = class == ALL
+            || class == "default"
+            || class == "root"
+            || self.file.classes.iter().any(|known| known.name == class);
         if !known {
             let class = crate::text::escape(class.as_bytes());
             return Ok(Err(CommandError::Config(format!(
@@ -99,6 +111,7 @@ impl Engine {
             if modes.contains_key(name) || modes.contains_key(ALL) { " (set at run time)" } else { "" }
         };
         let classes = std::iter::once(("default", self.config.default.mode))
+            .chain([("root", self.config.root.limits.mode)])
             .chain(self.config.classes.iter().map(|class| (class.name.as_str(), class.limits.mode)));
         let shown = |(name, mode): (&str, Mode)| {
             let note = switched(name);

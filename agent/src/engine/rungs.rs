@@ -106,12 +106,13 @@ impl Engine {
     /// Stores a row of trips, where something may follow from it.
     pub(super) fn store_climb(&mut self, uid: u32, climb: Climb, now: &Now) -> Result<(), EngineError> {
         let class = self.policy_class(uid)?;
-        if class.expire_after == 0 && class.end_sessions_after == 0 {
+        if class.backoff_window == 0 && class.expire_after == 0 && class.end_sessions_after == 0 {
             return Ok(());
         }
+        let level = self.tables.row(u64::from(uid))?.map_or(0, |row| row.ledger.level);
         if let Some(until) = now.until(climb.until.0) {
             let Climb { trips, sessions_ended, .. } = climb;
-            self.store.set_climb(StoredClimb { uid, trips, until, sessions_ended });
+            self.store.set_climb(StoredClimb { uid, trips, until, sessions_ended, level });
         }
         Ok(())
     }
@@ -152,16 +153,20 @@ impl Engine {
     pub(super) fn stored_climbs(&mut self, now: &Now) -> Vec<(u32, Climb)> {
         self.store.forget_climbs(now.wall);
         let climb = |stored: StoredClimb| {
-            let until = match stored.until {
-                Until::Never => Boot::NEVER,
-                Until::At(end) => {
-                    let left = u64::try_from(end.duration_since(now.wall).as_nanos()).unwrap_or(0);
-                    Boot(now.boot).after(left)
-                }
-            };
             let StoredClimb { uid, trips, sessions_ended, .. } = stored;
-            (uid, Climb { trips, until, sessions_ended })
+            (uid, Climb { trips, until: climb_end(&stored, now), sessions_ended })
         };
         self.store.climbs().into_iter().map(climb).collect()
+    }
+}
+
+/// The end of a stored row of trips in this boot's time.
+pub(super) fn climb_end(stored: &StoredClimb, now: &Now) -> Boot {
+    match stored.until {
+        Until::Never => Boot::NEVER,
+        Until::At(end) => {
+            let left = u64::try_from(end.duration_since(now.wall).as_nanos()).unwrap_or(0);
+            Boot(now.boot).after(left)
+        }
     }
 }

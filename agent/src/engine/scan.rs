@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
+use portcullis_common::abi;
 use portcullis_common::ledger::{Rule, rule_flag};
 use portcullis_policy::{Boot, Input};
 use tokio::time::Instant;
@@ -115,7 +116,7 @@ impl Engine {
             out.ask.push(Ask::Check(Subject::of(found)));
         } else if ledger.idle(now.boot, &rule)
             && now.boot.saturating_sub(ledger.newest) >= idle_time(found)
-            && (!found.is_pair() || ledger.climb_until <= now.boot)
+            && (ledger.climb_until <= now.boot || invented(found))
         {
             out.ask.push(Ask::Forget(Subject::of(found)));
         }
@@ -240,7 +241,7 @@ impl Engine {
         members: &BTreeMap<u32, u32>,
     ) -> Result<(), EngineError> {
         let mut computed = Vec::new();
-        for slice in [Slice::Accounts, Slice::Pairs] {
+        for slice in [Slice::Accounts, Slice::Unknown, Slice::Pairs] {
             self.tables.each_row(slice, |found| {
                 if found.row.ledger.locked() {
                     computed.push(found);
@@ -250,7 +251,7 @@ impl Engine {
         for found in computed {
             let account = found.row.account;
             let (_, before) = self.tables.rule_of(account)?;
-            let class = rows::uid_of(account).and_then(|uid| members.get(&uid)).unwrap_or(&CLASS_DEFAULT);
+            let class = members.get(&abi::member_of(account)).unwrap_or(&CLASS_DEFAULT);
             let enforced =
                 rules.get(*class as usize).is_some_and(|rule| rule.flags & rule_flag::MONITOR == 0);
             if before.flags & rule_flag::MONITOR != 0 && enforced {
@@ -272,7 +273,7 @@ impl Engine {
                 }
             }
         }
-        let rules = config.rules(clock::minute());
+        let rules = config.rules(clock::midnight()?);
         let places = config.places();
         let list: Vec<(u32, u32)> = members.iter().map(|(uid, class)| (*uid, *class)).collect();
         if !self.tables.has_config(&rules, &list)? || !self.tables.has_places(&places)? {
@@ -299,6 +300,10 @@ impl Engine {
 /// How long an idle row is kept. Names no user has, and pairs, leave at once: their tables are small and anybody can fill
 /// them.
 fn idle_time(found: &TableRow) -> u64 {
-    let anybodys = found.is_pair() || found.account & portcullis_common::abi::UNKNOWN != 0;
-    if anybodys { 0 } else { IDLE }
+    if found.is_pair() || invented(found) { 0 } else { IDLE }
+}
+
+/// Whether it is of a name no user has: the row of its trips is worth no room.
+fn invented(found: &TableRow) -> bool {
+    found.account & abi::UNKNOWN != 0
 }

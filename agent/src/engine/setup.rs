@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use portcullis_common::abi::{UNREACHABLE, cause};
-use portcullis_common::ledger::NEVER;
+use portcullis_common::ledger::{Ledger, NEVER};
 use portcullis_policy::breaker::Breaker;
 use portcullis_policy::{Boot, Climb, Input, Policy, Restored};
 use tokio::sync::Semaphore;
@@ -24,12 +24,12 @@ use crate::api::view::Until;
 use crate::clock;
 use crate::config::Config;
 use crate::expiry::Expiry;
-use crate::kernel::{EventRing, Loaded, SourceTables, Tables, gate};
+use crate::kernel::{EventRing, Loaded, SourceTables, Tables};
 use crate::metrics::Metrics;
 use crate::names::Names;
 use crate::rows::Now;
 use crate::shadow::Shadow;
-use crate::store::{Store, StoredLock};
+use crate::store::{Store, StoredLock, Told};
 use crate::unreachable::Unreachable;
 
 /// What the store knows of an account.
@@ -59,35 +59,20 @@ pub struct BroughtUp {
 pub fn bring_up(config: &Config, loaded: Loaded, store: &Store) -> Result<BroughtUp, EngineError> {
     let mut tables = Tables::open()?;
     let config = &super::modes::with_modes(config, store.modes());
-    let (rules, members) = (config.rules(clock::minute()), config.members(&Nss)?);
+    let (rules, members) = (config.rules(clock::midnight()?), config.members(&Nss)?);
     let places = config.places();
     if !tables.has_config(&rules, &members)? || !tables.has_places(&places)? {
         tables.write_all(&rules, &members, &places)?;
     }
     SourceTables::open()?.set_rule(config.sc5.rule())?;
     let now = Now::read()?;
-    let mut restored = 0;
-    for lock in store.locks() {
-        let until = end_of(&lock, &now);
-        if cfg!(feature = "mutation-forget-locks")
-            || until <= now.boot
-            || tables.row(u64::from(lock.uid))?.is_some()
-        {
-            continue;
-        }
-        match gate::lock_as(u64::from(lock.uid), until, cause::RESTORED, lock.is_soft()) {
-            Ok(answer) if answer.locked_until == until => restored += 1,
-            // Exempt by now: the policy lets go of it.
-            Ok(_) => log::info!("the lock of uid {} is not given back: it is exempt", lock.uid),
-            Err(error) => log::error!("the lock of uid {} could not be given back: {error}", lock.uid),
-        }
-    }
+    let mut restored = super::restore::accounts(&tables, store, &now)?;
     restored += super::pairs::restore(&tables, store, &now)?;
     Ok(BroughtUp { loaded, generation: tables.settings()?.generation, restored })
 }
 
 /// The end of a stored lock in this boot's time: what is left of it, and never more than its whole length.
-fn end_of(lock: &StoredLock, now: &Now) -> u64 {
+pub(super) fn end_of(lock: &StoredLock, now: &Now) -> u64 {
     end_at(lock.until, lock.locked_at, now)
 }
 
@@ -106,6 +91,13 @@ pub(super) fn shadow_of(config: &Config, store: &Store) -> Arc<Shadow> {
 /// The expiries of this host, by this configuration.
 pub(super) fn expiry_of(config: &Config) -> Expiry {
     Expiry::new(Path::new("/"), config.agent.passwd_timeout.duration())
+}
+
+/// Trips of a row that were told. A gate that was lost in this boot counts anew: what it locked since ends later than what
+/// was told.
+fn told_trips(told: Option<Told>, ledger: &Ledger) -> u32 {
+    let news = |told: &Told| ledger.cause == cause::TRIP && ledger.locked_until > told.until;
+    told.map_or(0, |told| told.trips.min(ledger.trips.saturating_sub(u32::from(news(&told)))))
 }
 
 /// What an engine is made of.
@@ -213,7 +205,7 @@ impl Engine {
                 (Some(_), Some(row)) => (row.ledger.locked_until > now.boot).then_some(Restored {
                     until: Boot(row.ledger.locked_until),
                     // Trips that were not told yet are news.
-                    trips: self.store.told(account).map_or(0, |told| told.trips).min(row.ledger.trips),
+                    trips: told_trips(self.store.told(account), &row.ledger),
                     lost: false,
                 }),
                 (Some(lock), None) => {

@@ -3,7 +3,7 @@
 //! Invariants: the gate is opened anew for each call, so a gate that was replaced is never called by its old number; an
 //! answer that is none is an error, never taken for a yes.
 
-use portcullis_common::abi::{Answer, Entry, Request, ask, op, outcome, verdict};
+use portcullis_common::abi::{Answer, Entry, Request, ask, cause, op, outcome, verdict};
 use portcullis_common::client::Gate;
 use portcullis_common::ledger::Actor;
 
@@ -86,23 +86,35 @@ impl From<u64> for Subject {
 /// # Errors
 /// The gate does not answer or has no room.
 pub fn lock(subject: impl Into<Subject>, until: u64, cause: u32) -> Result<Answer, KernelError> {
-    lock_as(subject, until, cause, false)
-}
-
-/// The same; `soft`: a lock that is open to those whom the account's class names.
-///
-/// # Errors
-/// As [`lock`].
-pub fn lock_as(
-    subject: impl Into<Subject>,
-    until: u64,
-    cause: u32,
-    soft: bool,
-) -> Result<Answer, KernelError> {
     let mut request = subject.into().request(op::LOCK);
     request.until = until;
     request.arg = cause;
-    request.flags |= if soft { ask::SOFT } else { 0 };
+    call(&request)
+}
+
+/// What a gate that was lost knew of a row.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Known {
+    /// End of the lock, boot time; 0: none.
+    pub until: u64,
+    /// It is open to those whom the account's class names.
+    pub soft: bool,
+    /// Until when one more trip is one more of the row of trips; 0: it is the first.
+    pub climb_until: u64,
+    /// Trips of the row before the last.
+    pub level: u32,
+}
+
+/// Gives back what a gate that was lost knew.
+///
+/// # Errors
+/// As [`lock`].
+pub fn restore(subject: impl Into<Subject>, known: Known) -> Result<Answer, KernelError> {
+    let mut request = subject.into().request(op::LOCK);
+    request.until = known.until;
+    request.arg = if known.until == 0 { 0 } else { cause::RESTORED } | (known.level & 0xff) << 8;
+    request.entry.token = known.climb_until;
+    request.flags |= if known.soft { ask::SOFT } else { 0 };
     call(&request)
 }
 

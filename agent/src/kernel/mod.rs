@@ -5,6 +5,7 @@
 
 mod courtesy;
 pub mod gate;
+mod hours;
 mod load;
 pub mod mapping;
 pub mod objects;

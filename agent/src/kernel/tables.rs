@@ -261,7 +261,8 @@ impl Tables {
         for class in 0..abi::MAX_CLASSES {
             let rule = rules.get(class as usize).or(rules.first()).copied().unwrap_or(Rule::DEFAULT);
             let index = abi::class_index(generation, class);
-            if self.classes.get(&index, 0).map_err(table("read", map::CLASSES))? != rule {
+            let found = self.classes.get(&index, 0).map_err(table("read", map::CLASSES))?;
+            if !super::hours::same(&found, &rule) {
                 return Ok(false);
             }
         }
@@ -283,15 +284,11 @@ impl Tables {
     /// A table cannot be read.
     pub fn rule_of(&self, account: u64) -> Result<(u32, Rule), KernelError> {
         let generation = self.settings()?.generation;
-        let mut class = 0;
-        if account & abi::UNKNOWN == 0 {
-            let uid = u32::try_from(account).unwrap_or(u32::MAX);
-            match self.members.get(&abi::member_key(generation, uid), 0) {
-                Ok(found) => class = found,
-                Err(error) if absent(&error) => {}
-                Err(error) => return Err(table("read", map::MEMBERS)(error)),
-            }
-        }
+        let class = match self.members.get(&abi::member_key(generation, abi::member_of(account)), 0) {
+            Ok(found) => found,
+            Err(error) if absent(&error) => 0,
+            Err(error) => return Err(table("read", map::MEMBERS)(error)),
+        };
         let index = abi::class_index(generation, class);
         let rule = self.classes.get(&index, 0).map_err(table("read", map::CLASSES))?;
         Ok((class, rule))

@@ -16,7 +16,8 @@ pub(super) const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS expiries (
         uid INTEGER PRIMARY KEY, name TEXT NOT NULL, former TEXT NOT NULL, sure INTEGER NOT NULL);
     CREATE TABLE IF NOT EXISTS climbs (
-        uid INTEGER PRIMARY KEY, trips INTEGER NOT NULL, until INTEGER, sessions_ended INTEGER NOT NULL);
+        uid INTEGER PRIMARY KEY, trips INTEGER NOT NULL, until INTEGER, sessions_ended INTEGER NOT NULL,
+        level INTEGER NOT NULL);
     CREATE TABLE IF NOT EXISTS modes (class TEXT PRIMARY KEY, monitor INTEGER NOT NULL, boot TEXT NOT NULL);
 ";
 
@@ -44,6 +45,8 @@ pub struct StoredClimb {
     pub until: Until,
     /// Sessions were ended at the last.
     pub sessions_ended: bool,
+    /// Trips before the last, as the gate counts them: how often the lock was doubled.
+    pub level: u32,
 }
 
 /// What is held in memory as well.
@@ -65,12 +68,13 @@ impl Held {
                 sure: row.get(3)?,
             })
         })?;
-        let climbs = db.all("SELECT uid, trips, until, sessions_ended FROM climbs", [], |row| {
+        let climbs = db.all("SELECT uid, trips, until, sessions_ended, level FROM climbs", [], |row| {
             Ok(StoredClimb {
                 uid: row.get(0)?,
                 trips: row.get(1)?,
                 until: row.get::<_, Option<i64>>(2)?.map_or(Until::Never, |end| Until::At(time(end))),
                 sessions_ended: row.get(3)?,
+                level: row.get(4)?,
             })
         })?;
         let modes = db.all("SELECT class, monitor FROM modes WHERE boot = ?1", [boot], |row| {
@@ -133,9 +137,9 @@ impl Store {
         self.rungs.climbs.insert(climb.uid, climb);
         self.on_disk("a row of trips", |db| {
             let Some(connection) = db.connection() else { return Ok(()) };
-            connection
-                .prepare_cached("INSERT OR REPLACE INTO climbs VALUES (?1, ?2, ?3, ?4)")?
-                .execute(params![climb.uid, climb.trips, end(climb.until), climb.sessions_ended])?;
+            connection.prepare_cached("INSERT OR REPLACE INTO climbs VALUES (?1, ?2, ?3, ?4, ?5)")?.execute(
+                params![climb.uid, climb.trips, end(climb.until), climb.sessions_ended, climb.level],
+            )?;
             Ok(())
         });
     }

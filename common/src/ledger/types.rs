@@ -53,7 +53,14 @@ pub struct Rule {
     pub pair_deny: u32,
     /// With [`rule_flag::SOFT`]: failures during a soft lock that make it a lock for all, 1 to [`SLOTS`].
     pub soft_deny: u32,
+    /// With [`rule_flag::RESTRICT`]: boot time, less whole days of [`DAY`], at which the hours begin every day.
+    pub opens: u64,
+    /// How long they are; 0: all day.
+    pub open_for: u64,
 }
+
+/// A day of the hours in [`Rule`], in nanoseconds.
+pub const DAY: u64 = 86_400 * 1_000_000_000;
 
 /// Bits of `Rule::flags`.
 pub mod rule_flag {
@@ -71,8 +78,6 @@ pub mod rule_flag {
     pub const RESTRICT: u32 = 128;
     /// It is open to every place.
     pub const ANYWHERE: u32 = 256;
-    /// It is open to no place: not at this hour.
-    pub const CLOSED: u32 = 512;
     /// It is open to whoever has another factor.
     pub const FACTOR: u32 = 1024;
 }
@@ -107,6 +112,8 @@ impl Rule {
         max_delay: 0,
         pair_deny: 0,
         soft_deny: 0,
+        opens: 0,
+        open_for: 0,
     };
 
     /// What holds for the pairs of this class. Where it counts none, what is left of earlier ones ends by the class's own
@@ -117,6 +124,15 @@ impl Rule {
         let deny = if pairs { self.pair_deny } else { self.deny };
         // A source that is shut out is shut out.
         Self { deny, flags: self.flags & !rule_flag::SOFT, ..*self }
+    }
+
+    /// Whether `now` lies in the hours of [`rule_flag::RESTRICT`]: the gate knows them for every day to come, so that they
+    /// neither begin nor end with the agent.
+    #[inline(always)]
+    pub fn open_at(&self, now: u64) -> bool {
+        // In two steps, since the sum may be more than fits.
+        let since = (now % DAY + DAY - self.opens % DAY) % DAY;
+        self.open_for == 0 || since < self.open_for || cfg!(feature = "mutation-no-hours")
     }
 
     /// By how much the end of a lock is shifted down: to nearly nothing where accounts of this class are never locked.
