@@ -331,6 +331,9 @@ async fn work(path: PathBuf, config: Config, store: Store) -> Result<(), DaemonE
     }
     notify(&[sd_notify::NotifyState::Stopping]);
     log::info!("stopping: locks and drops stay, gate and filter go on");
+    // To its end: a look that came back into a runtime that is gone would be taken for a bug.
+    looking.abort();
+    let _ = looking.await;
     filter.stop().await;
     handle.stop().await;
     engine.await.map_err(EngineError::from)??;
