@@ -35,6 +35,21 @@ fn every_key_is_taken_and_written_again() {
 }
 
 #[test]
+fn ports_are_numbers_names_or_the_services_own() {
+    for (value, ports) in [
+        ("\"all\"", Ports::All),
+        ("\"service\"", Ports::Service),
+        ("[8022]", Ports::Listed(vec![8022])),
+        ("[\"ssh\", 8022, \"https\"]", Ports::Listed(vec![22, 8022, 443])),
+    ] {
+        let config = parse(&format!("ports = {value}")).unwrap().config;
+        assert_eq!(config.sc5.ports, ports, "{value}");
+        let again = parse_on(Path::new("p.toml"), &config.to_toml().unwrap(), &Host::this()).unwrap();
+        assert_eq!(again.config, config);
+    }
+}
+
+#[test]
 fn wrong_values_of_sources_are_told_with_their_key() {
     for (wrong, key) in [
         ("guess = \"refuse\"", "sc5.guess"),
@@ -50,6 +65,8 @@ fn wrong_values_of_sources_are_told_with_their_key() {
         ("escalate = true", "sc5.escalate"),
         ("ports = []", "sc5.ports"),
         ("ports = [0]", "sc5.ports"),
+        ("ports = \"ssh\"", "sc5.ports"),
+        ("ports = [\"no-such-service\"]", "sc5.ports"),
         ("ports = [1, 2, 3, 4, 5]", "sc5.ports"),
         ("exempt = \"192.0.2.0/24\"", "sc5.exempt"),
         ("exempt = [\"192.0.2.1/24\"]", "sc5.exempt"),

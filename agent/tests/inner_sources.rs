@@ -54,7 +54,12 @@ impl Host {
         let bucket = self.buckets.entry((kind, id)).or_insert(Bucket::EMPTY);
         let told = bucket.count(self.now, &RULE, &what);
         if told.tripped == 1 {
-            let counts = Counts { failures: told.failures, accounts: told.accounts, unknown: told.unknown };
+            let counts = Counts {
+                failures: told.failures,
+                accounts: told.accounts,
+                unknown: told.unknown,
+                service: [0; 16],
+            };
             let administrators = vec![Net::V4(0xc000_0232, 32)];
             self.feed(Input::Tripped { source: from, at: Boot(self.now), counts, administrators });
         }

@@ -7,9 +7,10 @@
 )]
 
 use portcullis_tests::agent;
-use portcullis_tests::drops::{CONFIG, ON, drop_net, filtered, places, serve, start_agent};
+use portcullis_tests::drops::{CONFIG, ON, drop_net, filtered, hosts, places, serve, start_agent};
 use portcullis_tests::inside::{Setup, enter};
-use portcullis_tests::system::{run, wait_for};
+use portcullis_tests::stack::must;
+use portcullis_tests::system::{portcullis, run, wait_for};
 use portcullis_tests::wire::Host;
 
 #[test]
@@ -31,6 +32,46 @@ fn interfaces_that_come_and_go_get_and_lose_the_filter() {
         .filter(|name| name.to_string_lossy().starts_with("tc-"))
         .collect();
     assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn an_address_or_gateway_that_comes_later_is_let_go() {
+    let config = CONFIG.to_owned() + "[sc5]\nguess = \"drop\"\ndeny = 2\n";
+    let setup = Setup { config: Some(&config), no_agent: false, bare: false };
+    if !enter("an_address_or_gateway_that_comes_later_is_let_go", &setup) {
+        return;
+    }
+    let (attacker, _) = hosts().unwrap();
+    let dropped =
+        |net: &str| Ok(portcullis(&["drops"])?.as_array().unwrap().iter().any(|drop| drop["net"] == net));
+    let report = || {
+        for _ in 0..2 {
+            must("portcullis", &["report", "--source", "10.9.1.70", "--service", "web"]).unwrap();
+        }
+    };
+    report();
+    wait_for("the policy's drop", 10, || dropped("10.9.1.70")).unwrap();
+    drop_net(&["--reported", "10.9.1.71", "10.9.1.2"]).unwrap();
+    drop_net(&["10.9.1.72", "10.9.1.73"]).unwrap();
+    assert!(!attacker.pings().unwrap());
+    for address in ["10.9.1.70", "10.9.1.71", "10.9.1.72"] {
+        must("ip", &["addr", "add", &format!("{address}/32"), "dev", "lo"]).unwrap();
+    }
+    for net in ["10.9.1.70", "10.9.1.71"] {
+        wait_for("the end of the drop", 10, || Ok(!dropped(net)?)).unwrap();
+    }
+    must("ip", &["route", "add", "default", "via", "10.9.1.2"]).unwrap();
+    wait_for("the end of the gateway's drop", 10, || Ok(!dropped("10.9.1.2")?)).unwrap();
+    assert!(attacker.pings().unwrap());
+    for net in ["10.9.1.72", "10.9.1.73"] {
+        assert!(dropped(net).unwrap(), "an administrator's own word: {net}");
+    }
+    // The policy knows it too, and answers no more.
+    assert_eq!(portcullis(&["explain", "10.9.1.70"]).unwrap()["answered"], false);
+    report();
+    let exempt = || Ok(run("portcullis", &["events"])?.1.contains("source_exempt"));
+    wait_for("the word that it is exempt", 10, exempt).unwrap();
+    assert!(!dropped("10.9.1.70").unwrap());
 }
 
 #[test]

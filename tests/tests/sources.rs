@@ -9,9 +9,10 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use portcullis_tests::agent;
 use portcullis_tests::inside::{Setup, enter};
 use portcullis_tests::siege::{Logon, Siege, is_dropped, source};
-use portcullis_tests::stack::without_delays;
+use portcullis_tests::stack::{must, without_delays};
 use portcullis_tests::su::{self, JON, KON};
 use portcullis_tests::system::{password, portcullis, run, wait_for, write};
 
@@ -68,6 +69,38 @@ fn a_guessing_host_is_dropped_while_another_logs_on_and_comes_back() {
         drops[0]["reason"].as_str().unwrap().starts_with("guess: 4 failed logons at 1 accounts"),
         "{drops}"
     );
+}
+
+#[test]
+fn with_the_services_ports_the_rest_of_a_guessers_traffic_passes() {
+    let config = CONFIG.replace("drop_time = \"10s\"", "ports = \"service\"");
+    let setup = Setup { config: Some(&config), no_agent: false, bare: false };
+    if !enter("with_the_services_ports_the_rest_of_a_guessers_traffic_passes", &setup) {
+        return;
+    }
+    without_delays().unwrap();
+    let siege = Siege::begin().unwrap();
+    for _ in 0..4 {
+        assert_ne!(siege.logon(&siege.attacker, "jon", "wrong").unwrap(), Logon::LetIn);
+    }
+    siege.wait_dropped(true).unwrap();
+    let shown = || {
+        let drops = portcullis(&["drops"]).unwrap();
+        drops[0]["ports"].clone()
+    };
+    // The sandbox's own sshd listens, too.
+    assert_eq!(shown(), serde_json::json!([22, 2323]));
+    assert_eq!(siege.logon(&siege.attacker, "kon", &password("kon")).unwrap(), Logon::NoAnswer);
+    assert!(siege.attacker.pings().unwrap());
+    // It stays so over a restart, whoever listens then.
+    agent::kill_9().unwrap();
+    must("pkill", &["-x", "sshd"]).unwrap();
+    let mut second = agent::start().unwrap();
+    wait_for("the answer", 10, || Ok(source(siege.attacker.addresses[0])?["answered"] == true)).unwrap();
+    assert_eq!(shown(), serde_json::json!([22, 2323]));
+    assert!(siege.attacker.pings().unwrap());
+    second.kill().unwrap();
+    second.wait().unwrap();
 }
 
 #[test]

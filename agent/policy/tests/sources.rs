@@ -9,7 +9,7 @@ use portcullis_policy::sources::{Action, Answer, Counts, Input, Net, Rules, Sour
 use proptest::prelude::*;
 
 const SECOND: u64 = 1_000_000_000;
-const COUNTS: Counts = Counts { failures: 5, accounts: 1, unknown: 0 };
+const COUNTS: Counts = Counts { failures: 5, accounts: 1, unknown: 0, service: [0; 16] };
 /// Exempt by the configuration, and where the administrator sits.
 const EXEMPT: Net = Net::V4(0xc000_0200, 28);
 const ADMINISTRATOR: Net = Net::V4(0xc000_0233, 32);

@@ -11,7 +11,7 @@ use toml::Value;
 use super::Span;
 use super::raw::{self, Item};
 use super::values::{Reader, place, short};
-use crate::filter::PORTS;
+use crate::filter::{PORTS, listening};
 
 const MINUTE: u64 = 60;
 const DAY: u64 = 86_400;
@@ -39,6 +39,8 @@ pub enum Ports {
     All,
     /// What goes to these.
     Listed(Vec<u16>),
+    /// What goes to the service that the failures came by.
+    Service,
 }
 
 /// `[sc5]`.
@@ -118,15 +120,6 @@ impl Sc5 {
             exempt: self.exempt.iter().map(|net| policy_net(*net)).collect(),
         }
     }
-
-    /// The ports of a drop; empty: all.
-    #[must_use]
-    pub fn dropped_ports(&self) -> Vec<u16> {
-        match &self.ports {
-            Ports::All => Vec::new(),
-            Ports::Listed(ports) => ports.clone(),
-        }
-    }
 }
 
 /// A network in the policy's words.
@@ -154,6 +147,7 @@ fn number_or_false<S: Serializer>(number: &u32, serializer: S) -> Result<S::Ok, 
 fn ports<S: Serializer>(ports: &Ports, serializer: S) -> Result<S::Ok, S::Error> {
     match ports {
         Ports::All => serializer.serialize_str("all"),
+        Ports::Service => serializer.serialize_str("service"),
         Ports::Listed(ports) => ports.serialize(serializer),
     }
 }
@@ -216,17 +210,23 @@ impl Reader<'_, '_> {
 
     fn ports(&mut self, item: &Item) -> Ports {
         let Some(item) = item else { return Ports::All };
-        if item.get_ref().as_str() == Some("all") {
-            return Ports::All;
+        match item.get_ref().as_str() {
+            Some("all") => return Ports::All,
+            Some("service") => return Ports::Service,
+            _ => {}
         }
-        let port = |value: &Value| {
-            value.as_integer().and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0)
+        let port = |value: &Value| match value.as_str() {
+            Some(name) => listening::named(name),
+            None => value.as_integer().and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0),
         };
         let list = item.get_ref().as_array().map(|list| list.iter().map(port).collect::<Option<Vec<_>>>());
         match list {
             Some(Some(list)) if (1..=PORTS).contains(&list.len()) => Ports::Listed(list),
             _ => {
-                let text = format!("must be \"all\" or a list of 1 to {PORTS} ports, as in [22]");
+                let text = format!(
+                    "must be \"all\", \"service\" or a list of 1 to {PORTS} ports, as in [22] or [\"ssh\"] with names of \
+                     /etc/services"
+                );
                 self.problems.error(Some(item.span()), "sc5.ports", text);
                 Ports::All
             }

@@ -140,6 +140,7 @@ impl Engine {
         scan.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut quiet = tokio::time::interval(QUIET);
         quiet.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut around = self.filter.around();
         loop {
             let wake = self.until_wake()?;
             tokio::select! {
@@ -164,6 +165,7 @@ impl Engine {
                 Some(answered) = self.answers.join_next(), if !self.answers.is_empty() => {
                     self.source_answered(answered?)?;
                 }
+                Ok(()) = around.changed() => self.read_addresses()?,
                 () = tokio::time::sleep(wake) => {
                     self.step(Input::Tick)?;
                     self.step_sources(portcullis_policy::sources::Input::Tick)?;

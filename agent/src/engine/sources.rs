@@ -16,7 +16,7 @@ use super::{Engine, EngineError};
 use crate::accounts::Nss;
 use crate::api::view;
 use crate::clock;
-use crate::config::sc5::{filter_net, policy_net};
+use crate::config::sc5::{Ports, filter_net, policy_net};
 use crate::event;
 use crate::filter::{Cause, FilterError, Lease};
 use crate::rows::{self, Now};
@@ -47,7 +47,7 @@ fn counted(event: &abi::Event) -> Option<Source> {
 /// The last trip as a scan finds it.
 fn last_trip(found: &Counted) -> Counts {
     let [failures, accounts, unknown, _] = found.last.to_le_bytes().map(u32::from);
-    Counts { failures, accounts, unknown }
+    Counts { failures, accounts, unknown, service: [0; 16] }
 }
 
 /// A target in the store, the log and the API.
@@ -67,6 +67,7 @@ fn stored(target: Target, memory: &Memory, now: &Now) -> StoredSource {
         class: memory.class.word().to_owned(),
         counts: [memory.counts.failures, memory.counts.accounts, memory.counts.unknown],
         acted: memory.acted,
+        service: crate::text::field(&memory.counts.service),
     }
 }
 
@@ -84,7 +85,11 @@ fn restored(stored: &StoredSource, now: &Now) -> Option<(Target, Memory)> {
         Boot(now.boot.saturating_add_signed(nanoseconds))
     };
     let [failures, accounts, unknown] = stored.counts;
-    let counts = Counts { failures, accounts, unknown };
+    let mut service = [0; 16];
+    for (slot, byte) in service.iter_mut().zip(stored.service.bytes()) {
+        *slot = byte;
+    }
+    let counts = Counts { failures, accounts, unknown, service };
     let (at, until, repeats) = (boot(stored.at), boot(stored.until), stored.repeats);
     Some((target, Memory { at, until, repeats, class, counts, acted: stored.acted }))
 }
@@ -121,6 +126,7 @@ impl Engine {
             failures: event.source.failures,
             accounts: event.source.accounts,
             unknown: event.source.unknown,
+            service: event.entry.detail.service,
         };
         self.source_tripped(source, Boot(event.time), counts)
     }
@@ -131,12 +137,13 @@ impl Engine {
         self.step_sources(Input::Tripped { source, at, counts, administrators })
     }
 
-    /// This host's own addresses: they come and go.
-    fn read_addresses(&mut self) -> Result<(), EngineError> {
+    /// This host's own addresses and its gateways: they come and go.
+    pub(super) fn read_addresses(&mut self) -> Result<(), EngineError> {
         match crate::filter::guard::addresses() {
             Ok(own) => {
                 let net = |address| policy_net(crate::filter::Net::around(address, 128));
-                self.step_sources(Input::Own(own.into_iter().map(net).collect()))
+                let all = own.into_iter().chain(crate::filter::guard::gateways());
+                self.step_sources(Input::Own(all.map(net).collect()))
             }
             Err(error) => {
                 // The filter reads them too, and refuses without.
@@ -218,7 +225,7 @@ impl Engine {
                 let lease = Lease {
                     net: filter_net(net),
                     until,
-                    ports: self.config.sc5.dropped_ports(),
+                    ports: ports(&self.config.sc5.ports, counts),
                     cause: Cause::Policy,
                     reason: words(class, counts),
                 };
@@ -347,7 +354,7 @@ impl Engine {
 
 /// What a source did, in words.
 pub(crate) fn words(class: Class, counts: Counts) -> String {
-    let Counts { failures, accounts, unknown } = counts;
+    let Counts { failures, accounts, unknown, .. } = counts;
     let of_them = if unknown == 0 { String::new() } else { format!(", {unknown} of them nobody has") };
     match class {
         Class::Network => "many of its members are dropped".to_owned(),
@@ -359,8 +366,17 @@ const fn exempt(why: Why) -> &'static str {
     match why {
         Why::Configured => "exempt by sc5.exempt: nothing is done",
         Why::Administrator => "an administrator is logged in from there: nothing is done",
-        Why::Own => "this host's own address, loopback, link-local or multicast: never answered",
+        Why::Own => "this host's own address, its gateway, loopback, link-local or multicast: never answered",
         Why::Root => "root is never refused",
+    }
+}
+
+/// The ports of a drop; empty: all.
+fn ports(what: &Ports, counts: Counts) -> Vec<u16> {
+    match what {
+        Ports::All => Vec::new(),
+        Ports::Listed(ports) => ports.clone(),
+        Ports::Service => crate::filter::listening::of_service(&counts.service),
     }
 }
 

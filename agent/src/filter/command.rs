@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::{Cause, Given, Held, Lease, Net};
 use crate::api::drops::{FilterView, SampleView};
@@ -130,6 +130,7 @@ pub enum Command {
 pub struct Handle {
     sender: mpsc::Sender<Command>,
     samples: broadcast::Sender<Arc<SampleView>>,
+    around: watch::Sender<()>,
 }
 
 impl Handle {
@@ -137,13 +138,24 @@ impl Handle {
     #[must_use]
     pub fn new() -> (Self, mpsc::Receiver<Command>) {
         let (sender, receiver) = mpsc::channel(QUEUE);
-        (Self { sender, samples: broadcast::Sender::new(BEHIND) }, receiver)
+        (Self { sender, samples: broadcast::Sender::new(BEHIND), around: watch::Sender::new(()) }, receiver)
     }
 
     /// Samples of dropped packets from now on.
     #[must_use]
     pub fn subscribe(&self) -> broadcast::Receiver<Arc<SampleView>> {
         self.samples.subscribe()
+    }
+
+    /// Changes whenever this host's addresses or gateways have.
+    #[must_use]
+    pub fn around(&self) -> watch::Receiver<()> {
+        self.around.subscribe()
+    }
+
+    /// This host's addresses or gateways have changed.
+    pub(super) fn moved(&self) {
+        self.around.send_replace(());
     }
 
     /// Tells a sample to those who look on.

@@ -1,4 +1,4 @@
-//! The interfaces of this host, and news of them.
+//! The interfaces of this host, and news of them, of its addresses and of its routes.
 //!
 //! Invariant: what is asked is always the whole list, so that lost news lose nothing.
 
@@ -11,7 +11,8 @@ use super::netlink::{DUMP, Netlink, array, attributes};
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_GETLINK: u16 = 18;
-const RTMGRP_LINK: u32 = 1;
+/// RTMGRP_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR, _IPV6_ROUTE.
+const GROUPS: u32 = 0x1 | 0x10 | 0x40 | 0x100 | 0x400;
 const IFINFO: usize = 16;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_XDP: u16 = 43;
@@ -65,12 +66,12 @@ pub fn list() -> io::Result<Vec<Interface>> {
     Ok(found)
 }
 
-/// A socket that can be read whenever an interface comes, goes or changes.
+/// A socket that can be read whenever an interface, an address of this host or a route comes, goes or changes.
 ///
 /// # Errors
 /// The kernel's words.
 pub fn news() -> io::Result<OwnedFd> {
-    let socket = Netlink::open(SockProtocol::NetlinkRoute, RTMGRP_LINK)?.into_socket();
+    let socket = Netlink::open(SockProtocol::NetlinkRoute, GROUPS)?.into_socket();
     nix::fcntl::fcntl(&socket, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK))?;
     Ok(socket)
 }

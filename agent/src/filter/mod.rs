@@ -11,6 +11,7 @@ pub mod book;
 pub mod command;
 pub mod guard;
 pub mod links;
+pub mod listening;
 pub mod load;
 pub mod metrics;
 pub mod netlink;

@@ -1,4 +1,4 @@
-//! The filter's task: commands, leases that end, interfaces that come and go, samples.
+//! The filter's task: commands, leases that end, interfaces and addresses that come and go, samples.
 //!
 //! Invariants: everything that changes the filter happens in this task, one after the other; stopping lets nothing go.
 
@@ -49,14 +49,17 @@ impl Task {
         let news = links::news()
             // SAFETY: the socket is owned by the AsyncFd, and its descriptor is the same as long as it lives.
             .and_then(|socket| Ok(unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?))
-            .map_err(|error| log::error!("interfaces that come later are not filtered: {error}"))
+            .map_err(|error| log::error!("interfaces and addresses that come later are not seen: {error}"))
             .ok();
         Self { worker, handle, hub, samples: None, news }
     }
 
     /// Works until told to stop.
     pub async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
-        tokio::task::block_in_place(|| self.worker.start());
+        tokio::task::block_in_place(|| {
+            self.worker.start();
+            self.look_around();
+        });
         self.open_samples();
         loop {
             let next = self.worker.until_next();
@@ -68,12 +71,25 @@ impl Task {
                 },
                 () = tokio::time::sleep(next) => self.expire(),
                 () = changed(self.news.as_ref()) => {
-                    if let Err(error) = tokio::task::block_in_place(|| self.worker.follow(false)) {
-                        log::error!("{error}");
-                    }
+                    tokio::task::block_in_place(|| self.look());
                 }
                 found = read(self.samples.as_mut()) => self.tell(&found),
             }
+        }
+    }
+
+    /// Looks at interfaces, addresses and routes after news of them.
+    fn look(&mut self) {
+        if let Err(error) = self.worker.follow(false) {
+            log::error!("{error}");
+        }
+        self.look_around();
+    }
+
+    fn look_around(&mut self) {
+        if let Some(ours) = self.worker.look_around() {
+            self.publish("undropped", ours.iter(), ours.len());
+            self.handle.moved();
         }
     }
 
@@ -109,6 +125,7 @@ impl Task {
             Command::Adopt(config, reply) => {
                 let worked = self.worker.works();
                 let adopted = self.worker.adopt(config.filter);
+                self.look_around();
                 if worked != self.worker.works() {
                     self.open_samples();
                 }

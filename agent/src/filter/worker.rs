@@ -3,6 +3,8 @@
 //! Invariants: each change of the kernel's table is read back; the kernel first, then the store: what a crash leaves in
 //! the kernel alone is found there at the next start; a lease is never longer than it was given for.
 
+mod around;
+
 use jiff::{SignedDuration, Timestamp};
 use portcullis_common::filter::{self, record, stat};
 use portcullis_policy::Boot;
@@ -36,6 +38,7 @@ pub(super) struct Worker {
     places: Places,
     book: Book,
     names: Vec<links::Interface>,
+    around: around::Around,
 }
 
 /// One moment by both clocks.
@@ -70,6 +73,7 @@ impl Worker {
             places: Places::default(),
             book: Book::default(),
             names: Vec::new(),
+            around: around::Around::default(),
         }
     }
 
@@ -114,6 +118,7 @@ impl Worker {
         // The allow-list before anything is dropped, the leases before anything is attached.
         self.configure()?;
         self.restore()?;
+        self.around = around::Around::default();
         self.loaded()?.table.commit()?;
         self.follow(true)
     }

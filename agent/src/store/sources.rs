@@ -22,6 +22,8 @@ pub struct StoredSource {
     pub class: String,
     /// Failures, accounts, unknown names of the last trip.
     pub counts: [u32; 3],
+    /// PAM service that the last failure came by; empty: not known.
+    pub service: String,
     /// Whether something was done.
     pub acted: bool,
 }
@@ -30,7 +32,7 @@ pub(super) const TABLE: &str = "
     CREATE TABLE IF NOT EXISTS sources (
         target TEXT PRIMARY KEY, at INTEGER NOT NULL, until INTEGER NOT NULL, repeats INTEGER NOT NULL,
         class TEXT NOT NULL, failures INTEGER NOT NULL, accounts INTEGER NOT NULL, names INTEGER NOT NULL,
-        acted INTEGER NOT NULL) WITHOUT ROWID;
+        acted INTEGER NOT NULL, service TEXT NOT NULL) WITHOUT ROWID;
 ";
 
 impl Store {
@@ -41,7 +43,7 @@ impl Store {
             db.write(|connection| {
                 connection
                     .prepare_cached(
-                        "INSERT OR REPLACE INTO sources VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+                        "INSERT OR REPLACE INTO sources VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
                     )?
                     .execute(params![
                         source.target,
@@ -53,6 +55,7 @@ impl Store {
                         accounts,
                         unknown,
                         source.acted,
+                        source.service,
                     ])
             })
         });
@@ -76,7 +79,7 @@ impl Store {
 impl Db {
     fn sources(&mut self) -> Result<Vec<StoredSource>, super::StoreError> {
         self.all(
-            "SELECT target, at, until, repeats, class, failures, accounts, names, acted FROM sources",
+            "SELECT target, at, until, repeats, class, failures, accounts, names, acted, service FROM sources",
             [],
             |row| {
                 Ok(StoredSource {
@@ -87,6 +90,7 @@ impl Db {
                     class: row.get(4)?,
                     counts: [row.get(5)?, row.get(6)?, row.get(7)?],
                     acted: row.get(8)?,
+                    service: row.get(9)?,
                 })
             },
         )

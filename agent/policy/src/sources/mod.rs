@@ -85,6 +85,8 @@ pub struct Counts {
     pub accounts: u32,
     /// Different names among those that nobody has.
     pub unknown: u32,
+    /// The PAM service that the last of them came by, zero-filled; all zero: not known.
+    pub service: [u8; 16],
 }
 
 /// What is answered.
@@ -455,6 +457,13 @@ impl Sources {
         out: &mut Vec<Action>,
     ) -> bool {
         let before = self.held.get(&target).map(|held| (held.memory, held.in_force(now)));
+        let counts = match before {
+            // A scan does not know the service; without it everything would be dropped.
+            Some((memory, _)) if counts.service == [0; 16] => {
+                Counts { service: memory.counts.service, ..counts }
+            }
+            _ => counts,
+        };
         let asked = self.rules.answer(class) == Answer::Act;
         if let Some((memory, in_force)) = before
             && at < memory.until
