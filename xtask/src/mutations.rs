@@ -136,6 +136,9 @@ const MUTATIONS: &[Mutation] = &[
     ledger("mutation-drop-allowed", "an allow-listed address is never dropped"),
     ledger("mutation-longest-only", "a lease that ended hides none behind it"),
     ledger("mutation-no-lease-end", "a drop is a lease, which ends in the kernel itself"),
+    ledger("mutation-loose-line", "who shares a lane with a dropped source, but not its line, passes"),
+    agent("mutation-no-overflow", "a source that its line has no room for is dropped all the same"),
+    agent("mutation-no-sweep", "leases of the fast table end with no agent there"),
 ];
 
 const fn ledger(feature: &'static str, breaks: &'static str) -> Mutation {

@@ -8,9 +8,9 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 
 use aya::maps::{MapInfo, MapType};
-use aya::programs::{Program, SchedClassifier, Xdp};
+use aya::programs::{Program, SchedClassifier, TestRun, TestRunOptions, Xdp};
 use aya::{Btf, Ebpf, EbpfLoader};
-use portcullis_common::filter::{self, FILTER_DIR, map, record, stat};
+use portcullis_common::filter::{self, FILTER_DIR, fast, map, record, stat};
 
 use super::command::FilterError;
 
@@ -21,6 +21,8 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), 
 pub const TC: &str = "filter_tc";
 /// The classifier for those without.
 pub const RAW: &str = "filter_raw";
+/// Starts the timer that ends leases.
+pub const SWEEP: &str = "filter_sweep";
 /// The XDP program.
 pub const XDP: &str = "filter_xdp";
 
@@ -31,7 +33,19 @@ const fn bytes<T>() -> u32 {
 }
 
 const LEASE: u32 = bytes::<record::Lease>();
-const SHAPES: [Shape; 10] = [
+const LINES: u32 = fast::MAX_LINES;
+const SHAPES: [Shape; 21] = [
+    Shape(map::FAST, MapType::Array, 4, bytes::<fast::Heads>(), 1),
+    Shape(map::FAST_LINES_4, MapType::Array, 4, 64, LINES),
+    Shape(map::FAST_LINES_6, MapType::Array, 4, 64, LINES),
+    Shape(map::FAST_BITS_4, MapType::Array, 4, 8, LINES),
+    Shape(map::FAST_BITS_6, MapType::Array, 4, 8, LINES),
+    Shape(map::FAST_INDEX_4, MapType::Array, 4, 96, LINES),
+    Shape(map::FAST_INDEX_6, MapType::Array, 4, 32, LINES),
+    Shape(map::FAST_ROWS_4, MapType::Array, 4, 24, fast::ROWS_4),
+    Shape(map::FAST_ROWS_6, MapType::Array, 4, 32, fast::ROWS_6),
+    Shape(map::TIMER, MapType::Array, 4, 16, 1),
+    Shape(map::TURNS, MapType::Array, 4, 4, fast::TURNS),
     Shape(map::DROPS_4, MapType::Hash, 4, LEASE, filter::MAX_HOSTS),
     Shape(map::DROPS_6, MapType::Hash, 8, LEASE, filter::MAX_HOSTS),
     Shape(map::NETS_4, MapType::LpmTrie, 12, LEASE, filter::MAX_NETS),
@@ -40,7 +54,7 @@ const SHAPES: [Shape; 10] = [
     Shape(map::ALLOW_6, MapType::LpmTrie, 20, 8, filter::MAX_ALLOW),
     Shape(map::SETTINGS, MapType::Array, 4, bytes::<record::Settings>(), 1),
     Shape(map::STATS, MapType::PerCpuArray, 4, 8, stat::ENTRIES),
-    Shape(map::PACE, MapType::PerCpuArray, 4, 24, 1),
+    Shape(map::PACE, MapType::PerCpuArray, 4, 8 * filter::pace::ENTRIES as u32, 1),
     Shape(map::SAMPLES, MapType::RingBuf, 0, 0, filter::SAMPLES_BYTES),
 ];
 
@@ -89,11 +103,28 @@ pub fn load(object: &[u8]) -> Result<Programs, FilterError> {
     for name in [TC, RAW] {
         classifier(&mut ebpf, name)?.load().map_err(refused(name))?;
     }
+    if !cfg!(feature = "mutation-no-sweep") {
+        sweep(&mut ebpf)?;
+    }
     let no_xdp = xdp(&mut ebpf)
         .and_then(|program| program.load().map_err(refused(XDP)))
         .err()
         .map(|error| error.to_string());
     Ok(Programs { ebpf, no_xdp })
+}
+
+/// Starts the sweep, with this object's program; it goes on when this process ends.
+fn sweep(ebpf: &mut Ebpf) -> Result<(), FilterError> {
+    let program = classifier(ebpf, SWEEP)?;
+    program.load().map_err(refused(SWEEP))?;
+    // Any packet will do; none shorter than this is taken.
+    let options = TestRunOptions { data_in: Some(&[0; 64]), ..TestRunOptions::default() };
+    let answer = program.test_run(options).map_err(kernel("start the filter's timer"))?.return_value;
+    if answer == 0 {
+        return Ok(());
+    }
+    let error = std::io::Error::from_raw_os_error((answer as i32).wrapping_neg());
+    Err(FilterError::Kernel(format!("cannot start the filter's timer, so that drops would not end: {error}")))
 }
 
 fn missing(name: &str) -> FilterError {

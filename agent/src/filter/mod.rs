@@ -9,7 +9,9 @@
 pub mod attach;
 pub mod book;
 pub mod command;
+mod fast;
 pub mod guard;
+mod hosts;
 pub mod links;
 pub mod listening;
 pub mod load;

@@ -8,10 +8,11 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
+use aya::maps::{Array, Map, MapData, MapError, PerCpuArray};
 use portcullis_common::filter::{self, FILTER_DIR, Net, Settings, map, record, stat};
 
 use super::command::FilterError;
+use super::hosts::Hosts;
 
 /// Counters of the filter, summed over all processors.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,8 +86,7 @@ pub trait DropTable: Send {
 
 /// Open handles of the filter's maps.
 pub struct Table {
-    drops_4: HashMap<MapData, [u8; 4], record::Lease>,
-    drops_6: HashMap<MapData, [u8; 8], record::Lease>,
+    hosts: Hosts,
     nets_4: LpmTrie<MapData, [u8; 8], record::Lease>,
     nets_6: LpmTrie<MapData, [u8; 16], record::Lease>,
     allow_4: LpmTrie<MapData, [u8; 8], u64>,
@@ -98,12 +98,12 @@ pub struct Table {
 }
 
 /// A failed operation on a map.
-fn failed(what: &str, map: &str) -> impl FnOnce(MapError) -> FilterError {
+pub(super) fn failed(what: &str, map: &str) -> impl FnOnce(MapError) -> FilterError {
     let what = format!("cannot {what} the filter's table {map}");
     move |error| FilterError::Kernel(format!("{what}: {}", crate::text::chain(&error)))
 }
 
-fn open(name: &str) -> Result<MapData, FilterError> {
+pub(super) fn open(name: &str) -> Result<MapData, FilterError> {
     MapData::from_pin(Path::new(FILTER_DIR).join(name)).map_err(failed("open", name))
 }
 
@@ -117,12 +117,8 @@ const fn key_4(address: u32) -> [u8; 8] {
     ((address as u64) << 32).to_be_bytes()
 }
 
-const fn host_6(address: u128) -> [u8; 8] {
-    ((address >> 64) as u64).to_be_bytes()
-}
-
 /// Whether the map says that it is full.
-fn is_full(error: &MapError) -> bool {
+pub(super) fn is_full(error: &MapError) -> bool {
     let code = match error {
         MapError::SyscallError(error) => error.io_error.raw_os_error(),
         _ => None,
@@ -137,8 +133,7 @@ impl Table {
     /// They are not there, or something else is.
     pub fn open() -> Result<Self, FilterError> {
         let mut table = Self {
-            drops_4: open_as!(HashMap, map::DROPS_4),
-            drops_6: open_as!(HashMap, map::DROPS_6),
+            hosts: Hosts::open()?,
             nets_4: open_as!(LpmTrie, map::NETS_4),
             nets_6: open_as!(LpmTrie, map::NETS_6),
             allow_4: open_as!(LpmTrie, map::ALLOW_4),
@@ -156,27 +151,14 @@ impl Table {
         Ok(table)
     }
 
-    /// Puts a lease in, in the place of the one the network has.
+    /// How many leases the fast table holds: IPv4, IPv6. The rest of those of single sources is in the hash tables.
     ///
     /// # Errors
-    /// Takes the lease of a network out; whether there was one.
-    ///
-    /// # Errors
-    /// The lease of exactly this network.
-    ///
-    /// # Errors
-    /// All leases. Entries that come and go meanwhile may be missed.
-    ///
-    /// # Errors
-    /// Makes the allow-list these networks: new ones first, so that a source on both lists is never off.
-    ///
-    /// # Errors
-    /// The allow-list as the kernel has it.
-    ///
-    /// # Errors
-    /// How many samples a second and processor.
-    ///
-    /// # Errors
+    /// The kernel says no.
+    pub fn fast(&self) -> Result<(usize, usize), FilterError> {
+        self.hosts.fast_len()
+    }
+
     /// The settings as the kernel has them.
     ///
     /// # Errors
@@ -200,9 +182,6 @@ impl Table {
         self.set_settings(settings)
     }
 
-    /// The filter's counters.
-    ///
-    /// # Errors
     /// Whether a lease would drop packets of this address now; networks on the allow-list do not count.
     ///
     /// # Errors
@@ -221,7 +200,11 @@ impl Table {
 
 impl DropTable for Table {
     fn insert(&mut self, net: Net, lease: &record::Lease) -> Result<(), FilterError> {
-        let fresh = !net.is_host() && self.get(net)?.is_none();
+        let lease = record::Lease { length: u16::from(net.length()), ..*lease };
+        if net.is_host() {
+            return self.hosts.insert(net, &lease);
+        }
+        let fresh = self.get(net)?.is_none();
         if fresh && let Net::V6(_, length) = net {
             let most = filter::MAX_LENGTHS as usize;
             if !self.lengths.contains_key(&length) && self.lengths.len() >= most {
@@ -231,21 +214,13 @@ impl DropTable for Table {
         if fresh {
             self.count_nets(net, 1)?;
         }
-        let lease = record::Lease { length: u16::from(net.length()), ..*lease };
-        let (done, name, limit) = match net {
-            Net::V4(address, filter::net::HOST_4) => {
-                (self.drops_4.insert(address.to_be_bytes(), lease, 0), map::DROPS_4, filter::MAX_HOSTS)
-            }
-            Net::V6(address, filter::net::HOST_6) => {
-                (self.drops_6.insert(host_6(address), lease, 0), map::DROPS_6, filter::MAX_HOSTS)
-            }
+        let (done, name) = match net {
             Net::V4(address, length) => {
-                let key = Key::new(u32::from(length), key_4(address));
-                (self.nets_4.insert(&key, lease, 0), map::NETS_4, filter::MAX_NETS)
+                (self.nets_4.insert(&Key::new(u32::from(length), key_4(address)), lease, 0), map::NETS_4)
             }
             Net::V6(address, length) => {
                 let key = Key::new(u32::from(length), address.to_be_bytes());
-                (self.nets_6.insert(&key, lease, 0), map::NETS_6, filter::MAX_NETS)
+                (self.nets_6.insert(&key, lease, 0), map::NETS_6)
             }
         };
         let Err(error) = done else { return Ok(()) };
@@ -253,17 +228,16 @@ impl DropTable for Table {
             self.count_nets(net, -1)?;
         }
         if is_full(&error) {
-            return Err(FilterError::Full { table: name, limit });
+            return Err(FilterError::Full { table: name, limit: filter::MAX_NETS });
         }
         Err(failed("write", name)(error))
     }
 
     fn remove(&mut self, net: Net) -> Result<bool, FilterError> {
+        if net.is_host() {
+            return self.hosts.remove(net);
+        }
         let (done, name) = match net {
-            Net::V4(address, filter::net::HOST_4) => {
-                (self.drops_4.remove(&address.to_be_bytes()), map::DROPS_4)
-            }
-            Net::V6(address, filter::net::HOST_6) => (self.drops_6.remove(&host_6(address)), map::DROPS_6),
             Net::V4(address, length) => {
                 (self.nets_4.remove(&Key::new(u32::from(length), key_4(address))), map::NETS_4)
             }
@@ -273,9 +247,7 @@ impl DropTable for Table {
         };
         match done {
             Ok(()) => {
-                if !net.is_host() {
-                    self.count_nets(net, -1)?;
-                }
+                self.count_nets(net, -1)?;
                 Ok(true)
             }
             Err(error) if crate::kernel::absent(&error) => Ok(false),
@@ -284,11 +256,10 @@ impl DropTable for Table {
     }
 
     fn get(&self, net: Net) -> Result<Option<record::Lease>, FilterError> {
+        if net.is_host() {
+            return self.hosts.get(net);
+        }
         let (found, name) = match net {
-            Net::V4(address, filter::net::HOST_4) => {
-                (self.drops_4.get(&address.to_be_bytes(), 0), map::DROPS_4)
-            }
-            Net::V6(address, filter::net::HOST_6) => (self.drops_6.get(&host_6(address), 0), map::DROPS_6),
             // A lookup finds the longest prefix of at most that length: it is ours if it is as long.
             Net::V4(address, length) => {
                 (self.nets_4.get(&Key::new(u32::from(length), key_4(address)), 0), map::NETS_4)
@@ -305,14 +276,7 @@ impl DropTable for Table {
     }
 
     fn each(&self, see: &mut dyn FnMut(Net, record::Lease)) -> Result<(), FilterError> {
-        for entry in self.drops_4.iter().take(filter::MAX_HOSTS as usize) {
-            let (key, lease) = entry.map_err(failed("read", map::DROPS_4))?;
-            see(Net::V4(u32::from_be_bytes(key), filter::net::HOST_4), lease);
-        }
-        for entry in self.drops_6.iter().take(filter::MAX_HOSTS as usize) {
-            let (key, lease) = entry.map_err(failed("read", map::DROPS_6))?;
-            see(Net::V6(u128::from(u64::from_be_bytes(key)) << 64, filter::net::HOST_6), lease);
-        }
+        self.hosts.each(see)?;
         for entry in self.nets_4.iter().take(filter::MAX_NETS as usize) {
             let (key, lease) = entry.map_err(failed("read", map::NETS_4))?;
             let address = u64::from_be_bytes(key.data()) >> 32;

@@ -4,12 +4,14 @@
 //! * [`packet`]: from a packet to its source and port.
 //! * [`verdict`]: from source and port to pass or drop, over any table.
 //! * [`record`]: what lies in the maps.
+//! * [`fast`]: the table of sources that are dropped for all ports.
 //!
 //! The programs in the kernel and the property tests run the same lines.
 //!
 //! Invariants: as in [`crate::abi`]; a change of any record raises [`FILTER_ABI`], which is part of the pin path; an
 //! allow-listed source is never dropped; what cannot be read as IP passes (the host's own stack judges it).
 
+pub mod fast;
 pub mod net;
 pub mod packet;
 pub mod record;
@@ -18,7 +20,7 @@ pub mod verdict;
 pub use net::{Net, NetError};
 pub use packet::{Bytes, Kind, Packet, Source};
 pub use record::{Lease, Sample, Settings};
-pub use verdict::{MAX_LENGTHS, Table, Verdict, judge};
+pub use verdict::{Clock, MAX_LENGTHS, Table, Verdict, judge};
 
 /// Version of everything below.
 pub const FILTER_ABI: u32 = 1;
@@ -30,7 +32,29 @@ pub const PORTS: usize = 4;
 
 /// Names of the maps, which are the names of their pins too.
 pub mod map {
-    /// HASH: IPv4 address, network order (`[u8; 4]`) → [`super::Lease`].
+    /// ARRAY of one [`super::fast::Heads`]; this and all of `FAST_` can be mapped into memory.
+    pub const FAST: &str = "FAST";
+    /// ARRAY of lines of IPv4 addresses, `[u64; 8]`.
+    pub const FAST_LINES_4: &str = "FAST_LINES_4";
+    /// ARRAY of lines of IPv6 networks.
+    pub const FAST_LINES_6: &str = "FAST_LINES_6";
+    /// ARRAY of u64: the bits in front of each line.
+    pub const FAST_BITS_4: &str = "FAST_BITS_4";
+    /// The same for IPv6.
+    pub const FAST_BITS_6: &str = "FAST_BITS_6";
+    /// ARRAY of `[u32; 24]`: the row of each lane.
+    pub const FAST_INDEX_4: &str = "FAST_INDEX_4";
+    /// ARRAY of `[u32; 8]`, the last one not used.
+    pub const FAST_INDEX_6: &str = "FAST_INDEX_6";
+    /// ARRAY of `[u64; 3]`, see [`super::fast::row`].
+    pub const FAST_ROWS_4: &str = "FAST_ROWS_4";
+    /// ARRAY of `[u64; 4]`.
+    pub const FAST_ROWS_6: &str = "FAST_ROWS_6";
+    /// ARRAY of one bpf_timer: the sweep's.
+    pub const TIMER: &str = "FAST_TIMER";
+    /// ARRAY of u32, never written: the turns of the sweep's loop.
+    pub const TURNS: &str = "FAST_TURNS";
+    /// HASH: IPv4 address, network order (`[u8; 4]`) → [`super::Lease`]: for ports, or where the fast table has no room.
     pub const DROPS_4: &str = "DROPS_4";
     /// HASH: first half of an IPv6 address, network order (`[u8; 8]`) → [`super::Lease`].
     pub const DROPS_6: &str = "DROPS_6";
@@ -46,14 +70,14 @@ pub mod map {
     pub const SETTINGS: &str = "FILTER_SETTINGS";
     /// PERCPU_ARRAY of u64 counters, see [`super::stat`].
     pub const STATS: &str = "FILTER_STATS";
-    /// PERCPU_ARRAY of one `[u64; 3]`: begin of the current second, samples taken in it, scratch.
+    /// PERCPU_ARRAY of one `[u64; 8]`, see [`super::pace`].
     pub const PACE: &str = "FILTER_PACE";
     /// RINGBUF of [`super::Sample`].
     pub const SAMPLES: &str = "SAMPLES";
 }
 
 /// Entries of `DROPS_4` and of `DROPS_6` each; memory is taken as they are made.
-pub const MAX_HOSTS: u32 = 1_048_576;
+pub const MAX_HOSTS: u32 = 262_144;
 /// Entries of `NETS_4` and of `NETS_6` each.
 pub const MAX_NETS: u32 = 262_144;
 /// Entries of `ALLOW_4` and of `ALLOW_6` each.
@@ -62,6 +86,30 @@ pub const MAX_ALLOW: u32 = 4_096;
 pub const SAMPLES_BYTES: u32 = 1 << 18;
 /// Bytes of a packet's beginning in a sample.
 pub const SAMPLE_BYTES: usize = 96;
+
+/// Places in the value of `FILTER_PACE`.
+pub mod pace {
+    /// Begin of the current second of samples.
+    pub const BEGIN: usize = 0;
+    /// Samples taken in it.
+    pub const TAKEN: usize = 1;
+    /// Scratch.
+    pub const SCRATCH: usize = 2;
+    /// The beat (`super::fast::Heads`) of the next two.
+    pub const BEAT: usize = 3;
+    /// Drops that were looked at closely in it.
+    pub const CLOSE: usize = 4;
+    /// Packets dropped since the last one that was.
+    pub const PACKETS: usize = 5;
+    /// Their bytes.
+    pub const BYTES: usize = 6;
+    /// Places of the value.
+    pub const ENTRIES: usize = 8;
+    /// Drops of a beat, about half a second, and processor that are each looked at closely.
+    pub const EACH: u64 = 1_024;
+    /// Of the rest, one of so many is, and takes over what was dropped since the last. A power of two.
+    pub const ONE_OF: u64 = 256;
+}
 
 /// Who asked for a lease: `Lease::reason`, and an index of the counters.
 pub mod reason {

@@ -5,6 +5,7 @@
 
 use core::ops::Deref;
 
+use super::fast::Look;
 use super::packet::{PORT_UNKNOWN, Packet, Source};
 use super::record::Lease;
 
@@ -18,7 +19,11 @@ pub trait Table {
     type Found: Deref<Target = Lease>;
     /// Whether the source is on the allow-list.
     fn allowed(&self, source: Source) -> bool;
-    /// The lease of the source itself: an IPv4 address, an IPv6 /64.
+    /// Whether the source itself has a lease, as far as the fast table says.
+    fn look(&self, _source: Source) -> Look {
+        Look::Elsewhere
+    }
+    /// The lease of the source itself: an IPv4 address, an IPv6 /64. Not looked for where [`Self::look`] says no.
     fn host(&self, source: Source) -> Option<Self::Found>;
     /// Whether there may be leases of networks at all.
     fn any_nets(&self) -> bool;
@@ -31,6 +36,19 @@ pub trait Table {
     }
 }
 
+/// Tells the time where somebody asks: reading the kernel's clock costs as much as the rest of a verdict.
+pub trait Clock {
+    /// CLOCK_BOOTTIME nanoseconds.
+    fn now(&self) -> u64;
+}
+
+impl Clock for u64 {
+    #[inline(always)]
+    fn now(&self) -> u64 {
+        *self
+    }
+}
+
 /// What to do with a packet.
 #[derive(Clone, Copy, Debug)]
 pub enum Verdict<F> {
@@ -40,15 +58,26 @@ pub enum Verdict<F> {
     Allow,
     /// Drop it, by this lease.
     Drop(F),
+    /// Drop it: its source is in the fast table.
+    DropSource,
 }
 
-/// The verdict about a packet at boot time `now`.
+/// The verdict about a packet, now.
 #[inline(always)]
-pub fn judge<T: Table>(table: &T, packet: Packet, now: u64) -> Verdict<T::Found> {
+pub fn judge<T: Table>(table: &T, packet: Packet, clock: impl Clock) -> Verdict<T::Found> {
     if !cfg!(feature = "mutation-drop-allowed") && table.allowed(packet.source) {
         return Verdict::Allow;
     }
-    if let Some(lease) = table.host(packet.source)
+    let look = table.look(packet.source);
+    if look == Look::Yes {
+        return Verdict::DropSource;
+    }
+    if look == Look::No && !table.any_nets() {
+        return Verdict::Pass;
+    }
+    let now = clock.now();
+    if look == Look::Elsewhere
+        && let Some(lease) = table.host(packet.source)
         && lease.is_for(packet.port, now)
     {
         return Verdict::Drop(lease);

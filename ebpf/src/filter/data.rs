@@ -4,12 +4,9 @@
 
 use aya_ebpf::programs::TcContext;
 use core::hint::black_box;
-use portcullis_common::filter::{Bytes, packet::HEADERS};
+use portcullis_common::filter::{Bytes, pace::SCRATCH, packet::HEADERS};
 
 use crate::maps::FILTER_PACE;
-
-/// Place in the element of `FILTER_PACE` through which numbers are laundered.
-const SCRATCH: usize = 2;
 
 /// Bits of an offset that is within [`HEADERS`].
 const LOW: usize = 2 * HEADERS - 1;

@@ -1,12 +1,13 @@
 //! One packet: verdict, counters, sample.
 
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
-use portcullis_common::filter::{Bytes, Kind, Packet, Verdict, judge, reason, stat};
+use portcullis_common::filter::{Bytes, Clock, Kind, Packet, Verdict, judge, reason, stat};
 
 use crate::{
     data::Data,
+    fast,
     maps::{FILTER_SETTINGS, Maps, add},
-    sample,
+    quick, sample,
 };
 
 /// What only the entry point knows of a packet.
@@ -34,9 +35,7 @@ pub fn drops(data: &Data, kind: Kind, seen: &Seen) -> bool {
     let port = data.launder(u64::from(packet.port)) as u32;
     let packet = Packet { port, ..packet };
     let Some(settings) = FILTER_SETTINGS.get(0) else { return false };
-    // SAFETY: a helper without arguments.
-    let now = unsafe { bpf_ktime_get_boot_ns() };
-    match judge(&Maps { settings }, packet, now) {
+    match judge(&Maps { settings }, packet, Boot) {
         Verdict::Pass => {
             add(stat::PASSED, 1);
             false
@@ -47,11 +46,38 @@ pub fn drops(data: &Data, kind: Kind, seen: &Seen) -> bool {
         }
         Verdict::Drop(lease) => {
             lease.count();
-            let reason = u32::from(lease.reason) & u32::from(reason::END - 1);
-            add(stat::DROPPED + reason, 1);
-            add(stat::BYTES + reason, u64::from(seen.length));
-            sample::take(data, seen, &lease, now, settings.samples);
+            let reason = lease.reason;
+            count(reason, 1, u64::from(seen.length));
+            sample::take(data, seen, (lease.rule, reason), Boot.now(), settings.samples);
+            true
+        }
+        Verdict::DropSource => {
+            if !quick::owed(seen.length) {
+                let (packets, bytes) = quick::closely(seen.length);
+                let (rule, reason) = fast::count(packet.source, packets);
+                count(reason, packets, bytes);
+                sample::take(data, seen, (rule, reason), Boot.now(), settings.samples);
+            }
             true
         }
     }
+}
+
+/// The kernel's clock.
+struct Boot;
+
+impl Clock for Boot {
+    #[inline(always)]
+    fn now(&self) -> u64 {
+        // SAFETY: a helper without arguments.
+        unsafe { bpf_ktime_get_boot_ns() }
+    }
+}
+
+/// Counts what was dropped.
+#[inline(always)]
+fn count(reason: u16, packets: u64, bytes: u64) {
+    let reason = u32::from(reason) & u32::from(reason::END - 1);
+    add(stat::DROPPED + reason, packets);
+    add(stat::BYTES + reason, bytes);
 }

@@ -4,6 +4,8 @@
 //! * [`filter_raw`]: the same on interfaces without them (tunnels).
 //! * [`filter_xdp`]: in the driver, or generic.
 //!
+//! And [`filter_sweep`], which the agent runs once: it starts the timer that ends leases.
+//!
 //! Invariants: a packet is read and judged, never changed; what is let through goes on to whoever else looks at it; no
 //! packet can make a program end elsewhere than at its verdict.
 #![no_std]
@@ -13,9 +15,14 @@
 #![allow(missing_docs, reason = "a binary; aya's macros make public items of their own")]
 
 mod data;
+mod fast;
 mod judge;
 mod maps;
+mod quick;
 mod sample;
+mod sweep;
+
+use core::hint::black_box;
 
 use aya_ebpf::{
     bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action},
@@ -26,11 +33,19 @@ use portcullis_common::filter::packet;
 
 use data::Data;
 use judge::Seen;
+use quick::Quick;
 
 /// Drops, or leaves the packet to the next program.
 #[classifier]
 pub fn filter_tc(ctx: TcContext) -> i32 {
-    let data = Data::of_skb(&ctx);
+    match quick::judge(&Data::of_skb(&ctx), ctx.len()) {
+        Quick::Drop => return act(true),
+        Quick::Pass => return act(false),
+        Quick::Ask => {}
+    }
+    // Read anew: the verifier then walks on once, not from each place in the headers at which that was said.
+    let ctx = TcContext::new(black_box(ctx.skb.skb));
+    let data = Data { start: ctx.data(), end: ctx.data_end() };
     let seen = Seen { interface: interface_of(&ctx), length: ctx.len(), raw: 0 };
     act(judge::drops(&data, packet::ethernet(&data), &seen))
 }
@@ -47,6 +62,14 @@ pub fn filter_raw(ctx: TcContext) -> i32 {
 #[xdp(frags)]
 pub fn filter_xdp(ctx: XdpContext) -> u32 {
     let data = Data { start: ctx.data(), end: ctx.data_end() };
+    match quick::judge(&data, (data.end - data.start) as u32) {
+        Quick::Drop => return xdp_action::XDP_DROP,
+        Quick::Pass => return xdp_action::XDP_PASS,
+        Quick::Ask => {}
+    }
+    // As in the classifier.
+    let ctx = XdpContext::new(black_box(ctx.ctx));
+    let data = Data { start: ctx.data(), end: ctx.data_end() };
     // SAFETY: the context is the kernel's, whole and read only.
     let interface = unsafe { (*ctx.ctx).ingress_ifindex };
     let seen = Seen { interface, length: (data.end - data.start) as u32, raw: 0 };
@@ -55,6 +78,12 @@ pub fn filter_xdp(ctx: XdpContext) -> u32 {
     } else {
         xdp_action::XDP_PASS
     }
+}
+
+/// Starts the sweep. No packet goes through it.
+#[classifier]
+pub fn filter_sweep(_ctx: TcContext) -> i32 {
+    sweep::start() as i32
 }
 
 #[inline(always)]

@@ -12,7 +12,8 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use portcullis_common::filter::{
-    Lease, MAX_ALLOW, MAX_HOSTS, MAX_NETS, SAMPLES_BYTES, Sample, Settings, Source, Table, stat,
+    Lease, MAX_ALLOW, MAX_HOSTS, MAX_NETS, SAMPLES_BYTES, Sample, Settings, Source, Table, fast::Look, pace,
+    stat,
 };
 
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
@@ -34,7 +35,7 @@ pub static FILTER_SETTINGS: Array<Settings, 1> = Array::new();
 #[btf_map]
 pub static FILTER_STATS: PerCpuArray<u64, { stat::ENTRIES as usize }> = PerCpuArray::new();
 #[btf_map]
-pub static FILTER_PACE: PerCpuArray<[u64; 3], 1> = PerCpuArray::new();
+pub static FILTER_PACE: PerCpuArray<[u64; pace::ENTRIES], 1> = PerCpuArray::new();
 #[btf_map]
 pub static SAMPLES: RingBuf<Sample, { SAMPLES_BYTES as usize }> = RingBuf::new();
 
@@ -105,6 +106,11 @@ impl Table for Maps<'_> {
         } else {
             ALLOW_6.get(&Key::new(128, key_6(source))).is_some()
         }
+    }
+
+    #[inline(always)]
+    fn look(&self, source: Source) -> Look {
+        crate::fast::look(source)
     }
 
     #[inline(always)]

@@ -4,7 +4,7 @@
 
 use core::mem::MaybeUninit;
 
-use portcullis_common::filter::{Bytes, Lease, SAMPLE_BYTES, Sample, stat};
+use portcullis_common::filter::{Bytes, SAMPLE_BYTES, Sample, pace, stat};
 
 use crate::{
     data::Data,
@@ -17,12 +17,11 @@ const WORD: usize = 8;
 
 /// Tells the agent of a packet that is dropped, unless this second's share is used up.
 #[inline(always)]
-pub fn take(data: &Data, seen: &Seen, lease: &Lease, now: u64, rate: u32) {
+pub fn take(data: &Data, seen: &Seen, (rule, reason): (u32, u16), now: u64, rate: u32) {
     if !in_pace(now, rate) {
         add(stat::PACED, 1);
         return;
     }
-    let (rule, reason) = (lease.rule, lease.reason);
     let Some(mut slot) = SAMPLES.reserve(0) else {
         add(stat::SAMPLES_LOST, 1);
         return;
@@ -66,9 +65,9 @@ fn fill(sample: *mut Sample, data: &Data, seen: &Seen, rule: u32, reason: u16, n
 /// Whether this processor may give another sample in this second.
 #[inline(always)]
 fn in_pace(now: u64, rate: u32) -> bool {
-    let Some(pace) = FILTER_PACE.get_ptr_mut(0) else { return false };
+    let Some(mine) = FILTER_PACE.get_ptr_mut(0) else { return false };
     // SAFETY: this processor's element, which lives as long as the map.
-    let [begin, taken, _] = unsafe { &mut *pace };
+    let (begin, taken) = unsafe { (&mut (*mine)[pace::BEGIN], &mut (*mine)[pace::TAKEN]) };
     if now.wrapping_sub(*begin) >= SECOND {
         *begin = now;
         *taken = 0;
