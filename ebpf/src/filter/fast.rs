@@ -122,7 +122,9 @@ fn count_4(address: u64, packets: u64) -> u64 {
         return 0;
     }
     // SAFETY: a place of the element.
-    let number = unsafe { index.cast::<u32>().add(place).read_volatile() };
+    let number = unsafe { index.cast::<u32>().add(place) };
+    // SAFETY: as above, 4-aligned.
+    let number = unsafe { number.read_volatile() };
     let Some(found) = FAST_ROWS_4.get_ptr_mut(number) else { return 0 };
     counted(found.cast(), Four::ROW - 1, packets, |last| last as u32 == address as u32)
 }
@@ -139,11 +141,15 @@ fn count_6(high: u64, packets: u64) -> u64 {
         return 0;
     }
     // SAFETY: a place of the element.
-    let number = unsafe { index.cast::<u32>().add(place).read_volatile() };
+    let number = unsafe { index.cast::<u32>().add(place) };
+    // SAFETY: as above, 4-aligned.
+    let number = unsafe { number.read_volatile() };
     let Some(found) = FAST_ROWS_6.get_ptr_mut(number) else { return 0 };
     let found = found.cast::<u64>();
     // SAFETY: a word of the row.
-    let key = unsafe { found.add(row::KEY).read_volatile() };
+    let key = unsafe { found.add(row::KEY) };
+    // SAFETY: as above, 8-aligned.
+    let key = unsafe { key.read_volatile() };
     counted(found, Six::ROW - 1, packets, |_| key == high)
 }
 
@@ -151,7 +157,9 @@ fn count_6(high: u64, packets: u64) -> u64 {
 #[inline(always)]
 fn counted(found: *mut u64, last: usize, packets: u64, own: impl Fn(u64) -> bool) -> u64 {
     // SAFETY: a word of the row.
-    let last = unsafe { found.add(last).read_volatile() };
+    let last = unsafe { found.add(last) };
+    // SAFETY: as above, 8-aligned.
+    let last = unsafe { last.read_volatile() };
     if !own(last) {
         return 0;
     }

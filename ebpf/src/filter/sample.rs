@@ -4,7 +4,7 @@
 
 use core::mem::MaybeUninit;
 
-use portcullis_common::filter::{Bytes, SAMPLE_BYTES, Sample, pace, stat};
+use portcullis_common::filter::{Bytes, SAMPLE_BYTES, Sample, stat};
 
 use crate::{
     data::Data,
@@ -67,7 +67,7 @@ fn fill(sample: *mut Sample, data: &Data, seen: &Seen, rule: u32, reason: u16, n
 fn in_pace(now: u64, rate: u32) -> bool {
     let Some(mine) = FILTER_PACE.get_ptr_mut(0) else { return false };
     // SAFETY: this processor's element, which lives as long as the map.
-    let (begin, taken) = unsafe { (&mut (*mine)[pace::BEGIN], &mut (*mine)[pace::TAKEN]) };
+    let [begin, taken, ..] = unsafe { &mut *mine };
     if now.wrapping_sub(*begin) >= SECOND {
         *begin = now;
         *taken = 0;

@@ -72,8 +72,14 @@ extern "C" fn beat(_map: *mut c_void, _key: *mut u32, timer: *mut Timer) -> i64 
         // SAFETY: an element of an ARRAY; only here it is written.
         unsafe { (*heads).beat = beat.now / ROUND };
         // SAFETY: as above.
-        let rows =
-            unsafe { (*heads).four.rows.min(Four::ROWS) / STEP + (*heads).six.rows.min(Six::ROWS) / STEP };
+        let four = unsafe { &raw const (*heads).four.rows };
+        // SAFETY: as above.
+        let six = unsafe { &raw const (*heads).six.rows };
+        // SAFETY: as above; user space writes it meanwhile, by whole words.
+        let four = unsafe { four.read_volatile() };
+        // SAFETY: as above.
+        let six = unsafe { six.read_volatile() };
+        let rows = four.min(Four::ROWS) / STEP + six.min(Six::ROWS) / STEP;
         delay = ROUND / (u64::from(rows / TURNS) + 1);
     }
     // SAFETY: the timer that called.
@@ -87,7 +93,7 @@ extern "C" fn turn(_map: *mut c_void, _key: *mut u32, _value: *mut u32, beat: *m
     let now = unsafe { (*beat).now };
     // One family after the other; the round ends behind the last row of the second.
     // SAFETY: an element of an ARRAY; cursors are the sweep's alone.
-    let (four, six) = unsafe { (&mut (*heads).four, &mut (*heads).six) };
+    let Heads { four, six, .. } = unsafe { &mut *heads };
     if four.cursor < four.rows {
         let start = four.cursor;
         let mut step = 0;
@@ -144,7 +150,9 @@ fn visit<F: Family>(found: *mut u64, now: u64, heads: *const Heads) {
         return;
     }
     // SAFETY: a word of the row.
-    let key = unsafe { found.add(row::KEY).read_volatile() };
+    let key = unsafe { found.add(row::KEY) };
+    // SAFETY: as above, 8-aligned.
+    let key = unsafe { key.read_volatile() };
     // SAFETY: heads are an element of an ARRAY.
     let heads = unsafe { &*heads };
     if F::ROW == Four::ROW {
