@@ -11,7 +11,7 @@ use aya::maps::{HashMap, Map, MapData, MapError};
 use portcullis_common::filter::{self, Net, map, net, record::Lease};
 
 use super::command::FilterError;
-use super::fast::{self, Elsewhere, Fast, Turn};
+use super::fast::{self, Elsewhere, Fast, Folder, Turn};
 use super::table::{failed, is_full, open};
 
 /// Leases of single sources.
@@ -19,17 +19,20 @@ pub(super) struct Hosts {
     drops_4: HashMap<MapData, [u8; 4], Lease>,
     drops_6: HashMap<MapData, [u8; 8], Lease>,
     fast: RefCell<Fast>,
+    folder: Folder,
 }
 
 impl Hosts {
     /// Opens the pinned tables.
     pub(super) fn open() -> Result<Self, FilterError> {
-        let turn = fast::turn()?;
+        let folder = Folder::open()?;
+        let turn = folder.turn()?;
         let hash = |name| Ok::<_, FilterError>(Map::HashMap(open(name)?));
         let hosts = Self {
             drops_4: hash(map::DROPS_4)?.try_into().map_err(failed("use", map::DROPS_4))?,
             drops_6: hash(map::DROPS_6)?.try_into().map_err(failed("use", map::DROPS_6))?,
             fast: RefCell::new(Fast::open(&turn)?),
+            folder,
         };
         hosts.adopt(&turn)?;
         Ok(hosts)
@@ -54,12 +57,12 @@ impl Hosts {
         if !self.fast.borrow().is_stale() {
             return Ok(());
         }
-        self.adopt(&fast::turn()?)
+        self.adopt(&self.folder.turn()?)
     }
 
     /// The right to change the tables, which are as this process knows them.
     fn turn(&self) -> Result<Turn, FilterError> {
-        let turn = fast::turn()?;
+        let turn = self.folder.turn()?;
         if self.fast.borrow().is_stale() {
             self.adopt(&turn)?;
         }

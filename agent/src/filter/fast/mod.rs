@@ -12,10 +12,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Release};
 
-use nix::fcntl::{Flock, FlockArg};
 use portcullis_common::filter::fast::{Family, Four, Heads, Six};
 use portcullis_common::filter::record::Lease;
 use portcullis_common::filter::{FILTER_DIR, Net, map, net};
+use rustix::fs::{FlockOperation, flock};
 
 use self::half::{Half, Names};
 use self::memory::Mapped;
@@ -40,18 +40,34 @@ pub(super) struct Elsewhere {
     pub(super) six: HashSet<u64>,
 }
 
+/// The folder of the pins, by which processes take turns.
+#[derive(Clone)]
+pub(super) struct Folder(Arc<File>);
+
 /// The right to change the table.
-pub(super) struct Turn {
-    _lock: Flock<File>,
+pub(super) struct Turn(Folder);
+
+impl Folder {
+    /// Opens it: once, each lock is then one call of the kernel's.
+    pub(super) fn open() -> Result<Self, FilterError> {
+        let failed = |error| FilterError::Kernel(format!("cannot open {FILTER_DIR}: {error}"));
+        Ok(Self(Arc::new(File::open(FILTER_DIR).map_err(failed)?)))
+    }
+
+    /// Waits for the right to change the table.
+    pub(super) fn turn(&self) -> Result<Turn, FilterError> {
+        let failed = |error| FilterError::Kernel(format!("cannot lock {FILTER_DIR}: {error}"));
+        flock(&*self.0, FlockOperation::LockExclusive).map_err(failed)?;
+        Ok(Turn(self.clone()))
+    }
 }
 
-/// Waits for the right to change the table.
-pub(super) fn turn() -> Result<Turn, FilterError> {
-    let failed = |error: String| FilterError::Kernel(format!("cannot lock {FILTER_DIR}: {error}"));
-    let folder = File::open(FILTER_DIR).map_err(|error| failed(error.to_string()))?;
-    let lock =
-        Flock::lock(folder, FlockArg::LockExclusive).map_err(|(_, error)| failed(error.to_string()))?;
-    Ok(Turn { _lock: lock })
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if let Err(error) = flock(&*self.0.0, FlockOperation::Unlock) {
+            log::error!("cannot unlock {FILTER_DIR}: {error}");
+        }
+    }
 }
 
 /// The source of a network that is one.
