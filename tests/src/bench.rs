@@ -1,4 +1,4 @@
-//! What the module adds to one authentication: `cargo xtask bench pam`.
+//! What the module adds to one authentication: `cargo xtask bench pam`; what a dropped packet costs: [`filter`].
 //!
 //! * [`stacks`]: the stacks that are compared, and one attempt on each.
 //! * [`figures`]: medians, percentiles, the gate's own histogram.
@@ -10,6 +10,7 @@
 //! an account.
 
 pub mod figures;
+pub mod filter;
 pub mod report;
 pub mod run;
 pub mod stacks;

@@ -122,6 +122,17 @@ pub fn pin_what_is_no_gate(path: &str) -> Result<()> {
     bpf(BPF_OBJ_PIN, &mut attr, path).map(drop)
 }
 
+/// Pins a program or map.
+///
+/// # Errors
+/// With the system's words.
+pub fn pin(fd: &impl std::os::fd::AsFd, path: &str) -> Result<()> {
+    let place = text(path)?;
+    let fd = fd.as_fd().as_raw_fd().cast_unsigned();
+    let mut attr = Pin { path: place.as_ptr() as u64, fd, flags: 0 };
+    bpf(BPF_OBJ_PIN, &mut attr, path).map(drop)
+}
+
 fn text(text: &str) -> Result<CString> {
     CString::new(text).map_err(|error| Error::Answer { program: text.into(), output: error.to_string() })
 }

@@ -19,6 +19,7 @@
 //! * [`su`]: the real su, step by step: prompt, password, verdict.
 //! * [`system`]: PAM stacks, counters, programs and the agent of the throw-away system.
 //! * [`terminal`]: a program on a terminal of its own.
+//! * [`traffic`]: packets by the million, and what receiving one costs.
 //! * [`wire`]: other hosts, behind veth pairs.
 //!
 //! Invariant: nothing here touches anything outside a sandbox.
@@ -44,6 +45,7 @@ pub mod stack;
 pub mod su;
 pub mod system;
 pub mod terminal;
+pub mod traffic;
 pub mod wire;
 
 use std::path::PathBuf;

@@ -145,7 +145,7 @@ fn ebpf(workspace: &Workspace) -> Result<()> {
         Way::Nightly => run::works("cargo-clippy", "--version"),
     };
     let mut check = way.cargo(workspace, if clippy && way == Way::Nightly { "clippy" } else { "check" });
-    check.arg("--quiet");
+    check.args(["--quiet", "--features", "bench"]);
     if !clippy {
         eprintln!(
             "xtask: no clippy for this compiler: its own warnings only (Debian: apt-get install rust-web-clippy)"

@@ -101,7 +101,7 @@ impl Way {
             Self::Debian => {
                 cargo
                     .env("RUSTC", DEBIAN_RUSTC)
-                    .env("RUSTC_BOOTSTRAP", "aya_ebpf,portcullis_ebpf,portcullis_filter");
+                    .env("RUSTC_BOOTSTRAP", "aya_ebpf,portcullis_ebpf,portcullis_filter,portcullis_bench");
             }
             Self::Nightly => {
                 cargo.arg("-Zbuild-std=core");
@@ -146,6 +146,17 @@ pub fn build(workspace: &Workspace, options: &Options) -> Result<PathBuf> {
         eprintln!("xtask: {} checked: no call under the lock", out.display());
     }
     Ok(out)
+}
+
+/// Builds the programs of the benchmarks. Returns where their object is.
+pub fn bench(workspace: &Workspace) -> Result<PathBuf> {
+    ensure_linker(workspace)?;
+    let mut cargo = Way::choose()?.cargo(workspace, "build");
+    cargo.args(["--quiet", "--features", "bench", "--bin", "portcullis-bench"]);
+    run::run(&mut cargo, "see the compiler's messages above")?;
+    let object = workspace.target.join("ebpf-build").join(TARGET).join("release/portcullis-bench");
+    bpf_check::check(&object)?;
+    Ok(object)
 }
 
 /// Where the filter's object lies: beside the gate's, `NAME.bpf.o` and `NAME.filter.o`.

@@ -120,7 +120,7 @@ fn dispatch(verb: Verb) -> Result<u8> {
                 filter => checks::test(&workspace, filter),
             };
         }
-        Verb::Bench { what } => return bench::bench(&workspace, what),
+        Verb::Bench { what } => return bench::bench(&workspace, &what),
         Verb::Lint => return checks::lint(&workspace),
         Verb::VmBoot(_) | Verb::VmGuest(_) => {}
         Verb::SandboxInit(init) => return sandbox::init::run(&workspace, &init),

@@ -31,13 +31,9 @@ pub fn json(measured: &Measured) -> Value {
     let calls = &measured.calls;
     json!({
         "rounds": measured.rounds,
-        "machine": {
-            "kernel": first_line("/proc/sys/kernel/osrelease"),
-            "processor": processor(),
-            "processors": std::thread::available_parallelism().map_or(0, usize::from),
-            "load_before": measured.load.0,
-            "load_after": measured.load.1,
-        },
+        "machine": machine(),
+        "load_before": measured.load.0,
+        "load_after": measured.load.1,
         "attempts": rows,
         "gate": {
             "right_p50_ns": calls.right.median(),
@@ -53,6 +49,21 @@ pub fn json(measured: &Measured) -> Value {
             "in_kernel_p50_at_most_ns": after.percentile_since(before, 50),
             "in_kernel_p99_at_most_ns": after.percentile_since(before, 99),
         },
+    })
+}
+
+/// The machine: kernel, processor, how many, and all of it in one line.
+#[must_use]
+pub fn machine() -> Value {
+    let (kernel, processor) = (first_line("/proc/sys/kernel/osrelease"), processor());
+    // Of the machine, not of this thread, which may keep to one.
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let processors = text.lines().filter(|line| line.starts_with("processor")).count();
+    json!({
+        "text": format!("Linux {kernel}, {processors} processors, {processor}"),
+        "kernel": kernel,
+        "processor": processor,
+        "processors": processors,
     })
 }
 

@@ -19,7 +19,7 @@ use std::process::Command;
 use std::time::Instant;
 
 /// Programs that the sandbox and the tests use.
-const PACKAGES: [&str; 18] = [
+const PACKAGES: [&str; 19] = [
     "libpam-oath",
     "oathtool",
     "openssh-server",
@@ -34,6 +34,7 @@ const PACKAGES: [&str; 18] = [
     "vlock",
     "iputils-ping",
     "nftables",
+    "iptables",
     "nmap",
     "medusa",
     "python3-scapy",
