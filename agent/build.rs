@@ -1,4 +1,4 @@
-//! Puts the eBPF objects, the gate's and the filter's, where the agent embeds them.
+//! Puts the eBPF objects, the gate's, the filter's and the observer's, where the agent embeds them.
 //!
 //! Looks at `PORTCULLIS_BPF_OBJECT`, else at `ebpf/portcullis.bpf.o` in the target folder; without one the build ends
 //! with the one command that makes it.
@@ -14,7 +14,12 @@ fn main() {
         println!("cargo::error=cargo gave no OUT_DIR to the build script of portcullis-agent");
         return;
     };
-    for (object, name) in [(beside(&object), "portcullis.filter.o"), (object, "portcullis.bpf.o")] {
+    let objects = [
+        (beside(&object, "filter"), "portcullis.filter.o"),
+        (beside(&object, "observer"), "portcullis.observer.o"),
+        (object, "portcullis.bpf.o"),
+    ];
+    for (object, name) in objects {
         println!("cargo::rerun-if-changed={}", object.display());
         if let Err(error) = std::fs::copy(&object, out.join(name)) {
             println!(
@@ -25,10 +30,10 @@ fn main() {
     }
 }
 
-/// The filter's object, beside the gate's: `NAME.bpf.o` and `NAME.filter.o`.
-fn beside(gate: &Path) -> PathBuf {
+/// Another object, beside the gate's: `NAME.bpf.o` and `NAME.filter.o`.
+fn beside(gate: &Path, what: &str) -> PathBuf {
     let name = gate.file_name().unwrap_or_default().to_string_lossy();
-    gate.with_file_name(format!("{}.filter.o", name.trim_end_matches(".bpf.o")))
+    gate.with_file_name(format!("{}.{what}.o", name.trim_end_matches(".bpf.o")))
 }
 
 /// Where the object is expected.

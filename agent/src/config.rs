@@ -10,6 +10,7 @@ mod class;
 pub mod filter;
 mod host;
 pub mod notify;
+pub mod observer;
 mod own;
 mod problem;
 mod raw;
@@ -66,6 +67,8 @@ pub struct Config {
     pub filter: filter::Filter,
     /// What is done about sources.
     pub sc5: sc5::Sc5,
+    /// Which logon programs are observed.
+    pub observer: observer::Observer,
     /// Who is told of what.
     pub notify: notify::Notify,
     /// When rungs are withheld.

@@ -27,6 +27,7 @@ use crate::kernel::{self, KernelError, Loaded};
 use crate::logging;
 use crate::metrics::Metrics;
 use crate::notify::Notifier;
+use crate::observer;
 use crate::store::Store;
 use crate::tamper;
 
@@ -157,6 +158,7 @@ fn gate(arguments: &Arguments) -> Result<(), DaemonError> {
     let store = Store::open(&config.agent.store);
     bring_up(&config, kernel::load(&object)?, &store)?;
     filter::task::bring_up(&config);
+    observer::task::bring_up(&config.observer);
     Ok(())
 }
 
@@ -269,6 +271,8 @@ async fn work(path: PathBuf, config: Config, store: Store) -> Result<(), DaemonE
         hub: Arc::clone(&hub),
         metrics: Arc::clone(&metrics),
     };
+    let task = observer::task::Task::new(&config.observer, Arc::clone(metrics.observer()), Arc::clone(&hub));
+    let mut observing = tokio::spawn(task.run());
     let (told, notifier) = Notifier::new(&config.notify, &hub, Arc::clone(&metrics));
     let mut notifying = tokio::spawn(notifier.run());
     let engine =
@@ -323,6 +327,7 @@ async fn work(path: PathBuf, config: Config, store: Store) -> Result<(), DaemonE
                 return Err(DaemonError::Ended("the engine"));
             }
             _ = &mut notifying => return Err(DaemonError::Ended("the notifier")),
+            _ = &mut observing => return Err(DaemonError::Ended("the observer")),
             _ = &mut filtering => return Err(DaemonError::Ended("the filter")),
             _ = &mut looking => return Err(DaemonError::Ended("tamper evidence")),
             _ = &mut api => return Err(DaemonError::Ended("the API")),

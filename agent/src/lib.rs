@@ -22,6 +22,7 @@ pub mod logout;
 pub mod metrics;
 pub mod names;
 pub mod notify;
+pub mod observer;
 pub mod program;
 pub mod rows;
 mod sessions;

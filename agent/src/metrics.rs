@@ -25,6 +25,7 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::api::drops::FilterView;
 use crate::filter::metrics::Collected;
 use crate::kernel::{Occupancy, Stats};
+use crate::observer::Shared;
 use crate::unreachable::News;
 
 /// Content type of the page.
@@ -94,6 +95,7 @@ pub struct Metrics {
     tamper: tamper::Tamper,
     kernel: Arc<Kernel>,
     filter: Arc<Collected>,
+    observer: Arc<Shared>,
 }
 
 /// What the gate counted, as last read.
@@ -188,6 +190,8 @@ impl Default for Metrics {
         registry.register_collector(Box::new(kernel.clone()));
         let filter = Arc::new(Collected::default());
         registry.register_collector(Box::new(filter.clone()));
+        let observer = Arc::new(Shared::default());
+        registry.register_collector(Box::new(observer.clone()));
         for kind in ["gate", "shadow"] {
             locks.get_or_create(&KindLabel { kind }).set(0);
         }
@@ -213,6 +217,7 @@ impl Default for Metrics {
             tamper,
             kernel,
             filter,
+            observer,
         }
     }
 }
@@ -326,6 +331,11 @@ impl Metrics {
     /// Takes over how full the tables are.
     pub fn tables(&self, tables: Vec<Occupancy>) {
         *self.kernel.tables.lock().unwrap_or_else(PoisonError::into_inner) = tables;
+    }
+
+    /// What the observer saw.
+    pub const fn observer(&self) -> &Arc<Shared> {
+        &self.observer
     }
 
     /// Takes over how the filter is.

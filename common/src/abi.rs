@@ -262,7 +262,7 @@ pub mod via {
 pub mod source {
     /// Not known.
     pub const NONE: u32 = 0;
-    /// A local user: `Detail::uid`, the caller's real uid.
+    /// A local user: `Detail::uid`.
     pub const LOCAL: u32 = 1;
     /// `Detail::address`, first four bytes.
     pub const IPV4: u32 = 2;
@@ -346,6 +346,8 @@ pub mod ask {
     pub const FACTOR: u32 = 16;
     /// LOCK: a soft lock.
     pub const SOFT: u32 = 32;
+    /// CHECK: a prompt that nobody answered; told as [`super::event::VOID`].
+    pub const ABANDONED: u32 = 1 << 16;
 }
 
 /// Indexes of `STATS`.
@@ -381,7 +383,8 @@ pub mod stat {
 pub struct Detail {
     /// One of [`source`].
     pub source: u32,
-    /// Real uid of the calling process.
+    /// Of a local caller, his login uid, which he keeps through su and sudo; where that is not set, and of any other, the
+    /// real uid of the calling process.
     pub uid: u32,
     /// Remote address in network order, IPv4 in the first four bytes.
     pub address: [u8; 16],

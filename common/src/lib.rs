@@ -5,6 +5,7 @@
 //!   same lines on the host.
 //! * [`sources`]: what is counted about sources, by the same rule in the kernel and in the tests.
 //! * [`filter`]: the verdict about a packet, and its records.
+//! * [`observer`]: the records of programs that start and end.
 //! * [`client`] (feature `client`): calls the pinned gate with `bpf(2)`; [`link`]: by the agent's socket where that is
 //!   not allowed.
 //! * [`services`]: where a locked account is refused in the account phase.
@@ -21,6 +22,7 @@ pub mod filter;
 pub mod ledger;
 #[cfg(feature = "client")]
 pub mod link;
+pub mod observer;
 pub mod pair;
 #[cfg(feature = "user")]
 mod pod;

@@ -3,6 +3,7 @@
 use crate::abi::{Entry, Row, Settings};
 use crate::filter::record;
 use crate::ledger::Rule;
+use crate::observer;
 use crate::sources::{Bucket, SourceRule};
 
 // SAFETY: repr(C), fixed-width integers only, no implicit padding (sizes asserted in abi.rs), any bit pattern is valid.
@@ -23,3 +24,13 @@ unsafe impl aya::Pod for record::Settings {}
 unsafe impl aya::Pod for Bucket {}
 // SAFETY: as above.
 unsafe impl aya::Pod for SourceRule {}
+// SAFETY: as above; sizes asserted in observer/record.rs, a layout is u32 only.
+unsafe impl aya::Pod for observer::File {}
+// SAFETY: as above; sizes asserted in observer/record.rs, a layout is u32 only.
+unsafe impl aya::Pod for observer::Watch {}
+// SAFETY: as above; sizes asserted in observer/record.rs, a layout is u32 only.
+unsafe impl aya::Pod for observer::Scope {}
+// SAFETY: as above; sizes asserted in observer/record.rs, a layout is u32 only.
+unsafe impl aya::Pod for observer::Process {}
+// SAFETY: as above; sizes asserted in observer/record.rs, a layout is u32 only.
+unsafe impl aya::Pod for observer::Layout {}

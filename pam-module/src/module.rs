@@ -49,6 +49,9 @@ pub fn authenticate(world: &impl World, options: &Options) -> c_int {
         // Without our own prompt pam_unix would ask, and the guess would go uncharged: an error ends the stack.
         Charge::Submit => {
             if let Err(code) = world.password() {
+                if code != status::CONV_AGAIN {
+                    abandoned(world, &user);
+                }
                 return paused(code);
             }
         }
@@ -144,6 +147,20 @@ fn charge(world: &impl World, options: &Options, user: &[u8]) -> Charged {
         // A table of invented names that is full: no such user can log in.
         verdict::UNCOUNTED if account & UNKNOWN != 0 => Charged::Nothing,
         other => uncounted(&Trouble::Verdict(other)),
+    }
+}
+
+/// Nobody answered the prompt (Ctrl-D): nothing is charged, but told, so that the program's failed end has its record.
+fn abandoned(world: &impl World, user: &[u8]) {
+    if world.effective_uid() != 0 {
+        return;
+    }
+    let Ok(account) = who::account_of(world, user) else { return };
+    let mut request = Request::new(op::CHECK, account);
+    request.flags = ask::ABANDONED;
+    request.entry.detail = who::detail(world);
+    if let Err(error) = world.ask(&request) {
+        world.log(Level::Notice, &format!("a prompt that nobody answered is not told of: {error}"));
     }
 }
 

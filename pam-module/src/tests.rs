@@ -26,6 +26,7 @@ struct Stage {
     rhost: &'static [u8],
     uid: Result<Option<u32>, i32>,
     real_uid: u32,
+    login_uid: Option<u32>,
     effective_uid: u32,
     off: bool,
     answers: RefCell<VecDeque<Result<Answer, Error>>>,
@@ -53,6 +54,7 @@ impl Stage {
             rhost: b"",
             uid: Ok(Some(2002)),
             real_uid: 2001,
+            login_uid: None,
             effective_uid: 0,
             off: false,
             answers: RefCell::new(answers.into_iter().collect()),
@@ -98,6 +100,9 @@ impl World for Stage {
     }
     fn real_uid(&self) -> u32 {
         self.real_uid
+    }
+    fn login_uid(&self) -> Option<u32> {
+        self.login_uid
     }
     fn effective_uid(&self) -> u32 {
         self.effective_uid
@@ -183,6 +188,30 @@ fn an_admitted_guess_goes_on_and_is_armed_with_its_token() {
     assert_eq!(armed[0].request.entry.token, 42);
     let detail = armed[0].request.entry.detail;
     assert_eq!((detail.source, detail.uid, &detail.tty[..6]), (source::LOCAL, 2001, &b"pts/3\0"[..]));
+}
+
+#[test]
+fn who_logged_in_at_first_answers_for_what_he_does_as_others() {
+    let of = |stage: Stage| {
+        authenticate(&stage);
+        let armed = stage.armed.borrow();
+        (armed[0].request.entry.detail.source, armed[0].request.entry.detail.uid)
+    };
+    let hop = |answers| Stage { login_uid: Some(2003), ..Stage::new(answers) };
+    assert_eq!(of(hop([answer(verdict::ADMITTED)])), (source::LOCAL, 2003));
+    // From elsewhere the address answers; who is not root may claim nothing.
+    let remote = Stage { rhost: b"192.0.2.7", ..hop([answer(verdict::ADMITTED)]) };
+    assert_eq!(of(remote), (source::IPV4, 2001));
+    let claim = Stage { effective_uid: 2001, ..hop([answer(verdict::ADMITTED)]) };
+    assert_eq!(of(claim), (source::LOCAL, 2001));
+}
+
+#[test]
+fn a_prompt_without_an_answer_is_told_and_charges_nothing() {
+    let stage = Stage { password: Err(status::CONV_ERR), ..Stage::new([answer(verdict::DONE)]) };
+    assert_eq!(authenticate(&stage), status::CONV_ERR);
+    let asked = stage.asked.borrow();
+    assert_eq!((asked.len(), asked[0].op, asked[0].flags), (1, op::CHECK, ask::ABANDONED));
 }
 
 #[test]

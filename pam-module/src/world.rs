@@ -59,6 +59,8 @@ pub trait World {
     fn hash_key(&self) -> Result<[u64; 2], Error>;
     /// Real uid of this process.
     fn real_uid(&self) -> u32;
+    /// Login uid of this process, which it keeps through su and sudo; none where it is not set.
+    fn login_uid(&self) -> Option<u32>;
     /// Effective uid of this process.
     fn effective_uid(&self) -> u32;
     /// This process and its parent.

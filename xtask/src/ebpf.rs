@@ -101,7 +101,7 @@ impl Way {
             Self::Debian => {
                 cargo
                     .env("RUSTC", DEBIAN_RUSTC)
-                    .env("RUSTC_BOOTSTRAP", "aya_ebpf,portcullis_ebpf,portcullis_filter,portcullis_bench");
+                    .env("RUSTC_BOOTSTRAP", "aya_ebpf,portcullis_ebpf,portcullis_filter,portcullis_bench,portcullis_observer");
             }
             Self::Nightly => {
                 cargo.arg("-Zbuild-std=core");
@@ -133,7 +133,12 @@ pub fn build(workspace: &Workspace, options: &Options) -> Result<PathBuf> {
     run::run(&mut cargo, "see the compiler's messages above")?;
     let folder = workspace.target.join("ebpf-build").join(TARGET).join("release");
     let out = options.out.clone().unwrap_or_else(|| workspace.bpf_object());
-    for (built, out) in [("portcullis-ebpf", out.clone()), ("portcullis-filter", beside(&out))] {
+    let objects = [
+        ("portcullis-ebpf", out.clone()),
+        ("portcullis-filter", beside(&out, "filter")),
+        ("portcullis-observer", beside(&out, "observer")),
+    ];
+    for (built, out) in objects {
         let built = folder.join(built);
         let report = bpf_check::check(&built)?;
         for function in &report.functions {
@@ -159,10 +164,10 @@ pub fn bench(workspace: &Workspace) -> Result<PathBuf> {
     Ok(object)
 }
 
-/// Where the filter's object lies: beside the gate's, `NAME.bpf.o` and `NAME.filter.o`.
-fn beside(gate: &Path) -> PathBuf {
+/// Where another object lies: beside the gate's, `NAME.bpf.o` and `NAME.filter.o`.
+fn beside(gate: &Path, what: &str) -> PathBuf {
     let name = gate.file_name().unwrap_or_default().to_string_lossy();
-    gate.with_file_name(format!("{}.filter.o", name.trim_end_matches(".bpf.o")))
+    gate.with_file_name(format!("{}.{what}.o", name.trim_end_matches(".bpf.o")))
 }
 
 /// Copies in one step, so that a build that reads the object at the same time sees the old or the new one.

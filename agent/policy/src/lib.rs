@@ -15,6 +15,7 @@
 
 mod account;
 pub mod breaker;
+pub mod observer;
 mod policy;
 mod rung;
 pub mod sources;

@@ -7,6 +7,7 @@ pub mod alarms;
 mod drop_routes;
 pub mod drops;
 pub mod hub;
+mod observed;
 pub mod peer;
 mod rung_routes;
 pub mod sources;
@@ -130,6 +131,7 @@ pub fn socket(context: Context) -> Router {
         .merge(drop_routes::routes())
         .merge(rung_routes::routes())
         .merge(sources::routes())
+        .merge(observed::routes())
         .fallback(async || ApiError::NoPage)
         .method_not_allowed_fallback(async || ApiError::Method)
         .with_state(context)
@@ -154,6 +156,7 @@ async fn status(State(context): State<Context>, from: PeerInfo) -> Answer {
     let mut status = context.engine.ask(Command::Status).await?;
     status.filter = context.filter.ask(filter::Command::Show).await.ok();
     status.alarms = context.alarms.alarms();
+    status.observer = Some(context.metrics.observer().view());
     Ok(Json(status).into_response())
 }
 
@@ -172,7 +175,8 @@ async fn explain(State(context): State<Context>, Path(uid): Path<u32>, from: Pee
     } else {
         Some(context.others.try_acquire().map_err(|_| ApiError::TooMany)?)
     };
-    let answer = context.engine.ask(|reply| Command::Explain(uid, reply)).await?;
+    let mut answer = context.engine.ask(|reply| Command::Explain(uid, reply)).await?;
+    observed::chains(&context, &mut answer);
     Ok(Json(*answer).into_response())
 }
 

@@ -156,6 +156,9 @@ pub struct Attempt {
     pub service: String,
     /// Terminal.
     pub tty: String,
+    /// Of a local attempt, the programs that led to it, where the observer saw them.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub chain: Option<String>,
 }
 
 /// An action of the past.
@@ -251,6 +254,9 @@ pub struct Status {
     pub store_set_aside: Vec<String>,
     /// Tables and their bounds.
     pub tables: Vec<Table>,
+    /// The observer; absent where nobody answers for it.
+    #[serde(default)]
+    pub observer: Option<crate::observer::ObserverView>,
     /// The filter; absent where nobody answers for it.
     #[serde(default)]
     pub filter: Option<super::drops::FilterView>,

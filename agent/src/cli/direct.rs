@@ -55,6 +55,7 @@ pub fn status() -> Result<Status, CliError> {
             .collect(),
         filter: None,
         alarms: Vec::new(),
+        observer: None,
     })
 }
 

@@ -8,6 +8,7 @@ mod alarms;
 pub mod client;
 mod direct;
 mod drops;
+mod observed;
 mod rungs;
 mod session;
 mod show;
@@ -94,6 +95,12 @@ enum Verb {
     /// The last events, or new ones as they come.
     Events {
         /// Wait for new events.
+        #[arg(long)]
+        follow: bool,
+    },
+    /// Logon programs that were started, by whom, and how they ended; or new ones as they come.
+    Observe {
+        /// Wait for new ones.
         #[arg(long)]
         follow: bool,
     },
@@ -251,6 +258,7 @@ impl Context {
             Verb::Breaker(arguments) => self.breaker(arguments).await?,
             Verb::Alarms(arguments) => return self.alarms(arguments).await,
             Verb::Events { follow } => self.events(*follow).await?,
+            Verb::Observe { follow } => self.observe(*follow).await?,
             Verb::Config { what: ConfigVerb::Check { file } } => return self.check(file),
             Verb::Config { what: ConfigVerb::Show } => self.config().await?,
             Verb::Reload => {

@@ -56,6 +56,9 @@ pub fn status(status: &Status, now: Timestamp) -> String {
             format!("DAMAGED, PUT ASIDE: {file}; locks in it are not known any more, take it away"),
         );
     }
+    if let Some(observer) = &status.observer {
+        lines.push(format!("{:<14} {}", "observer", super::observed::line(observer)));
+    }
     if let Some(filter) = &status.filter {
         lines.extend(filter_lines(filter));
     }
@@ -297,6 +300,15 @@ pub fn explain(answer: &Explain, now: Timestamp) -> String {
         }
         text.push_str("\nattempts, newest first\n");
         text.push_str(&table.render());
+        let chains: Vec<String> = answer
+            .attempts
+            .iter()
+            .filter_map(|attempt| Some(format!("  {}  {}\n", local(attempt.time), attempt.chain.as_ref()?)))
+            .collect();
+        if !chains.is_empty() {
+            text.push_str("\nby which programs\n");
+            text.push_str(&chains.concat());
+        }
     }
     if !answer.actions.is_empty() {
         let mut table = Table::new(["WHEN", "ACTION", "RESULT", "REASON"]);

@@ -31,6 +31,8 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) sc5: Sc5,
     #[serde(default)]
+    pub(super) observer: Observer,
+    #[serde(default)]
     pub(super) notify: Notify,
     #[serde(default)]
     pub(super) breaker: Breaker,
@@ -155,6 +157,14 @@ pub(super) struct Filter {
     pub(super) allow: Item,
     pub(super) backend: Item,
     pub(super) samples: Item,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Observer {
+    pub(super) enabled: Item,
+    pub(super) watch: Item,
+    pub(super) count_unrecorded: Item,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -93,6 +93,7 @@ pub(super) fn config(file: &raw::File, problems: &mut Problems<'_>) -> Option<Co
         metrics: Metrics { listen: read.listen(&file.metrics.listen) },
         filter: read.filter(&file.filter),
         sc5: read.sc5(&file.sc5),
+        observer: read.observer(&file.observer),
         notify: read.notify(&file.notify),
         breaker: read.breaker(&file.breaker),
         agent: Agent {

@@ -79,6 +79,10 @@ checks! {
     FilterInterface = "filter-interface", Warning;
     /// Drops are kept over a reboot.
     FilterStore = "filter-store", Warning;
+    /// Logon programs are observed.
+    Observer = "observer", Warning;
+    /// Everything that the observer saw was told.
+    ObserverLost = "observer-lost", Note;
     /// Our auth line guards what is behind it.
     AuthLine = "auth-line", Error;
     /// The service asks for no secret.

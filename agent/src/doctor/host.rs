@@ -35,7 +35,7 @@ pub fn configuration(root: &Root) -> Vec<Finding> {
     }
 }
 
-fn one_line(text: &impl ToString) -> String {
+pub(super) fn one_line(text: &impl ToString) -> String {
     text.to_string().lines().map(str::trim).collect::<Vec<_>>().join("; ")
 }
 
@@ -90,6 +90,7 @@ pub async fn agent(client: &Client) -> Vec<Finding> {
     };
     let mut findings = vec![Finding::ok(Check::Agent, format!("answers{pid}")), store];
     findings.extend(status.filter.iter().flat_map(filter));
+    findings.extend(status.observer.iter().flat_map(super::observer::examine));
     findings
 }
 

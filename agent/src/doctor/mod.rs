@@ -8,6 +8,7 @@ mod factor;
 pub mod finding;
 mod gate;
 mod host;
+mod observer;
 pub mod pam;
 pub mod root;
 pub mod services;

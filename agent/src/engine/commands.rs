@@ -150,6 +150,7 @@ impl Engine {
                 .collect(),
             filter: None,
             alarms: Vec::new(),
+            observer: None,
         })
     }
 
@@ -202,6 +203,7 @@ impl Engine {
                 },
                 service: kept.service,
                 tty: kept.tty,
+                chain: None,
             })
             .collect();
         let actions = self
@@ -309,6 +311,7 @@ impl Engine {
         // Also of the same configuration: the file of events is opened again.
         let _ = self.notify.send(self.config.notify.clone());
         // It says in the log, and to who looks at the status, what it cannot do.
+        self.metrics.observer().adopt(&self.config.observer);
         let (filter, config) = (self.filter.clone(), Box::new(self.config.clone()));
         tokio::spawn(async move { filter.ask(|reply| crate::filter::Command::Adopt(config, reply)).await });
         let generation = self.tables.settings()?.generation;
@@ -337,6 +340,7 @@ fn restart_needed(running: &Config, new: &Config) -> Vec<String> {
         classes: _,
         filter: _,
         sc5: _,
+        observer: _,
         notify: _,
         breaker: _,
     } = running;

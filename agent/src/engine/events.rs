@@ -42,6 +42,7 @@ impl Engine {
         let mut attempts = Vec::new();
         for event in &events {
             self.count(event);
+            self.metrics.observer().record(event);
             self.tell(event, &now);
             self.attempts_of(event, &now, &mut attempts);
         }

@@ -92,8 +92,12 @@ pub fn other_versions() -> Result<Vec<PathBuf>, KernelError> {
     };
     for entry in entries {
         let path = entry.map_err(file("read", abi::PIN_ROOT))?.path();
-        let filters = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("filter-"));
-        if path != Path::new(abi::PIN_DIR) && !filters && !upgrade::is_predecessor(&path) {
+        // Filter and observer have versions of their own.
+        let others = path
+            .file_name()
+            .map(|name| name.to_string_lossy())
+            .is_some_and(|name| name.starts_with("filter-") || name.starts_with("observer-"));
+        if path != Path::new(abi::PIN_DIR) && !others && !upgrade::is_predecessor(&path) {
             found.push(path);
         }
     }

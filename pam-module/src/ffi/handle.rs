@@ -208,6 +208,11 @@ impl World for Pam {
         unsafe { libc::getuid() }
     }
 
+    fn login_uid(&self) -> Option<u32> {
+        let text = std::fs::read_to_string("/proc/self/loginuid").ok()?;
+        text.trim().parse().ok().filter(|uid| *uid != u32::MAX)
+    }
+
     fn effective_uid(&self) -> u32 {
         // SAFETY: always succeeds.
         unsafe { libc::geteuid() }

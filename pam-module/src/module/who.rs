@@ -35,6 +35,9 @@ pub fn detail(world: &impl World) -> Detail {
         if !rhost.is_empty() {
             detail.source = source::NONE;
             locate(&mut detail, &rhost);
+        } else if let Some(login) = world.login_uid() {
+            // Who logged in at first answers for what he does as others.
+            detail.uid = login;
         }
     }
     detail

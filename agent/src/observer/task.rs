@@ -1,0 +1,356 @@
+//! The observer's task: loads it, keeps the watched files up to date, reads what it tells, holds it against the gate's
+//! records.
+//!
+//! Invariants: stopping lets the kernel's side go on; what it told meanwhile is read by the next agent.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aya::maps::{Map, MapData, RingBuf};
+use bytes::Bytes;
+use jiff::Timestamp;
+use portcullis_common::abi::{Detail, Entry, outcome, source, via};
+use portcullis_common::observer::{Process, flag, kind, map};
+use portcullis_policy::Boot;
+use portcullis_policy::observer::{Corroboration, Ended, Finding, Record};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::time::MissedTickBehavior;
+
+use super::files::{self, Watched};
+use super::load::{self, OBJECT};
+use super::tables::Tables;
+use super::{ObserverError, Shared, WatchedView, process};
+use crate::api::hub::Hub;
+use crate::api::view::Event;
+use crate::clock;
+use crate::config::observer::Observer;
+use crate::names::Names;
+use crate::rows::{self, Now};
+
+/// Service under which a failure that the observer counted is told.
+pub const SERVICE: &str = "observer";
+/// Records read before others get their turn.
+const BATCH: usize = 512;
+/// How often the files are looked at, records are held against programs, and the configuration is taken up.
+const TICK: Duration = Duration::from_secs(1);
+/// How often one tells that something was lost.
+const TOLD: Duration = Duration::from_secs(60);
+
+/// Loads the observer, says what it watches, then ends: before the network's services start.
+///
+/// What goes wrong is logged: the gate does not wait for the observer.
+pub fn bring_up(config: &Observer) {
+    if let Err(error) = start(config, true) {
+        log::error!("{error}");
+    }
+}
+
+/// The kernel's side, working or switched off; none: it is off and was never loaded.
+fn start(config: &Observer, anew: bool) -> Result<Option<Tables>, ObserverError> {
+    if !config.enabled {
+        if load::attached() {
+            Tables::open()?.observe(false)?;
+        }
+        return Ok(None);
+    }
+    if anew || !load::attached() {
+        load::load(OBJECT)?;
+    }
+    let mut tables = Tables::open()?;
+    tables.watch(&files::resolve(&config.watch))?;
+    tables.observe(true)?;
+    Ok(Some(tables))
+}
+
+/// The task.
+pub struct Task {
+    config: Observer,
+    shared: Arc<Shared>,
+    hub: Arc<Hub>,
+    tables: Option<Tables>,
+    ring: Option<AsyncFd<RingBuf<MapData>>>,
+    watched: Vec<Watched>,
+    names: Names,
+    judge: Corroboration,
+    lost: u64,
+    told: Option<std::time::Instant>,
+}
+
+fn failed<E: std::error::Error + 'static>(error: E) -> ObserverError {
+    ObserverError::Kernel(format!("cannot read what it tells: {}", crate::text::chain(&error)))
+}
+
+impl Task {
+    /// A task that has loaded nothing yet.
+    #[must_use]
+    pub fn new(config: &Observer, shared: Arc<Shared>, hub: Arc<Hub>) -> Self {
+        shared.adopt(config);
+        Self {
+            config: config.clone(),
+            shared,
+            hub,
+            tables: None,
+            ring: None,
+            watched: Vec::new(),
+            names: Names::default(),
+            judge: Corroboration::default(),
+            lost: 0,
+            told: None,
+        }
+    }
+
+    /// Works for ever.
+    pub async fn run(mut self) {
+        tokio::task::block_in_place(|| self.begin());
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                records = read(self.ring.as_mut()) => tokio::task::block_in_place(|| self.told(&records)),
+                _ = tick.tick() => tokio::task::block_in_place(|| self.look()),
+            }
+        }
+    }
+
+    /// Starts as the configuration says.
+    fn begin(&mut self) {
+        self.ring = None;
+        let begun = start(&self.config, false).and_then(|tables| {
+            if tables.is_some() {
+                self.ring = Some(open()?);
+            }
+            Ok(tables)
+        });
+        let problem = begun.as_ref().err().map(ToString::to_string);
+        if let Some(problem) = &problem {
+            log::error!("{problem}");
+        }
+        self.tables = begun.unwrap_or_default();
+        self.lost =
+            self.tables.as_ref().and_then(|tables| tables.counts().ok()).map_or(0, |counts| counts.lost);
+        // Programs that were running before are not known.
+        if let Ok(now) = clock::boot() {
+            self.judge.unsure(now);
+        }
+        self.watched = files::resolve(&self.config.watch);
+        let (enabled, loaded) = (self.config.enabled, self.tables.is_some());
+        self.shared.set(|view| {
+            view.enabled = enabled;
+            view.loaded = loaded;
+            view.problem = problem;
+        });
+        self.show_watched();
+    }
+
+    fn show_watched(&self) {
+        let list = self.watched.iter().map(|one| WatchedView {
+            path: crate::text::escape(one.path.as_os_str().as_encoded_bytes()),
+            present: one.file.is_some(),
+        });
+        self.shared.set(|view| view.watched = list.collect());
+    }
+
+    /// Takes up what has changed, and says what is certain by now.
+    fn look(&mut self) {
+        let config = self.shared.config();
+        if config != self.config {
+            self.config = config;
+            self.begin();
+        }
+        self.refresh();
+        let Ok(now) = clock::boot() else { return };
+        self.count_lost(now);
+        let (records, forgot) = self.shared.records();
+        if forgot {
+            self.judge.unsure(now);
+        }
+        for record in records {
+            self.judge.recorded(record);
+        }
+        let alive = |pid: u32| std::path::Path::new(&format!("/proc/{pid}")).exists();
+        for finding in self.judge.findings(now, alive) {
+            self.found(finding);
+        }
+    }
+
+    /// Watches the files that are there now: a package upgrade puts new ones in their places.
+    fn refresh(&mut self) {
+        let Some(tables) = &mut self.tables else { return };
+        let now = files::resolve(&self.config.watch);
+        if now == self.watched {
+            return;
+        }
+        match tables.watch(&now) {
+            Ok(()) => {
+                self.watched = now;
+                self.show_watched();
+            }
+            Err(error) => log::error!("{error}"),
+        }
+    }
+
+    fn count_lost(&mut self, now: Boot) {
+        let Some(Ok(counts)) = self.tables.as_ref().map(Tables::counts) else { return };
+        self.shared.counted(counts);
+        if counts.lost == self.lost {
+            return;
+        }
+        self.judge.unsure(now);
+        if self.told.is_none_or(|told| told.elapsed() >= TOLD) {
+            self.told = Some(std::time::Instant::now());
+            let mut event = Event::new(Timestamp::now(), "observer_lost");
+            event.detail =
+                Some(format!("{} starts and ends of programs were not told", counts.lost - self.lost));
+            self.publish(log::Level::Warn, event);
+            self.lost = counts.lost;
+        }
+    }
+
+    /// Programs that were started or ended.
+    fn told(&mut self, records: &[Bytes]) {
+        let Ok(now) = Now::read() else { return };
+        for record in records {
+            let Some(seen) = process::decode(record) else {
+                log::error!("the observer told something that is none of this version's");
+                continue;
+            };
+            if seen.flags & flag::BY_NAME != 0 && !self.is_ours(&seen) {
+                continue;
+            }
+            self.saw(&seen, &now);
+        }
+    }
+
+    /// A program that has only the name of a watched one: whether its file has come into its place since.
+    fn is_ours(&mut self, seen: &Process) -> bool {
+        self.refresh();
+        self.watched.iter().any(|one| one.file == Some(seen.file))
+    }
+
+    fn saw(&mut self, seen: &Process, now: &Now) {
+        let known = self.watched.iter().find(|one| one.file == Some(seen.file));
+        let name = known.map_or_else(|| crate::text::field(&seen.comm), Watched::name);
+        if seen.kind == kind::START {
+            self.judge.started(seen.pid, Boot(seen.started));
+        } else {
+            self.judge.ended(process::end_of(seen, &name));
+        }
+        let view = process::view(seen, &name, now, &mut self.names);
+        self.shared.remember(view);
+    }
+
+    fn found(&mut self, finding: Finding) {
+        match finding {
+            Finding::Unrecorded(end) => {
+                self.shared.set(|view| view.unrecorded += 1);
+                let seen = self.view_of(&end);
+                let target = seen.as_ref().and_then(|seen| seen.target.clone());
+                self.tell_of(
+                    "unrecorded_attempt",
+                    &end,
+                    "a logon failed and the PAM line never heard of it: see `portcullis doctor`",
+                );
+                if self.config.count_unrecorded
+                    && let Some(account) = target.and_then(|name| uid_of(&name))
+                {
+                    self.count(&end, account);
+                }
+            }
+            Finding::OwnGuess(end) => {
+                self.shared.set(|view| view.own_guesses += 1);
+                self.tell_of("own_guess", &end, "a wrong password for unix_chkpwd, outside the PAM line");
+                self.count(&end, end.uid);
+            }
+            Finding::NoProcess(record) => {
+                self.shared.set(|view| view.no_process += 1);
+                self.tell_of_record(&record);
+            }
+        }
+    }
+
+    fn view_of(&self, end: &Ended) -> Option<process::ProcessView> {
+        self.shared.recent().into_iter().rev().find(|seen| seen.pid == end.pid && seen.result.is_some())
+    }
+
+    fn tell_of(&mut self, what: &str, end: &Ended, why: &str) {
+        let seen = self.view_of(end);
+        let mut event = Event::new(Timestamp::now(), what);
+        let who = seen.as_ref().and_then(|seen| seen.login_uid).unwrap_or(end.uid);
+        event.actor = Some(rows::actor(crate::event::Source::Local(who), &mut self.names));
+        if let Some(seen) = seen {
+            event.service = Some(seen.program);
+            event.tty = seen.tty;
+            event.result = seen.result;
+            event.detail = Some(format!("{why}; {}", seen.chain));
+        } else {
+            event.detail = Some(why.to_owned());
+        }
+        self.publish(log::Level::Warn, event);
+    }
+
+    fn tell_of_record(&mut self, record: &Record) {
+        let mut event = Event::new(Timestamp::now(), "record_without_process");
+        event.actor = Some(rows::actor(crate::event::Source::Local(record.uid), &mut self.names));
+        event.detail = Some(format!(
+            "process {} reported an attempt by a service whose program did not run there",
+            record.pid
+        ));
+        self.publish(log::Level::Warn, event);
+    }
+
+    /// Counts a failure that no module reported.
+    fn count(&self, end: &Ended, account: u32) {
+        let mut detail =
+            Detail { source: source::LOCAL, uid: end.uid, pid: end.pid, via: via::ROOT, ..Detail::EMPTY };
+        for (to, from) in detail.service.iter_mut().zip(SERVICE.bytes()) {
+            *to = from;
+        }
+        let entry = Entry { account: u64::from(account), token: 0, detail };
+        if let Err(error) = crate::kernel::gate::attempt(entry, outcome::FAIL) {
+            log::error!("a failure at uid {account} is not counted: {error}");
+        }
+    }
+
+    fn publish(&self, level: log::Level, event: Event) {
+        if log::log_enabled!(level) {
+            let line = serde_json::to_string(&event).unwrap_or_else(|error| format!("{event:?} ({error})"));
+            log::log!(level, "{line}");
+        }
+        self.hub.tell(event);
+    }
+}
+
+fn uid_of(name: &str) -> Option<u32> {
+    nix::unistd::User::from_name(name).ok().flatten().map(|user| user.uid.as_raw())
+}
+
+fn open() -> Result<AsyncFd<RingBuf<MapData>>, ObserverError> {
+    let data = MapData::from_pin(load::pin(map::OBSERVED)).map_err(failed)?;
+    let ring = RingBuf::try_from(Map::RingBuf(data)).map_err(failed)?;
+    // SAFETY: the ring owns its descriptor, returns the same one as long as it lives, and the AsyncFd owns the ring.
+    unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }.map_err(failed)
+}
+
+/// Waits for records; for ever where there is no ring. Cancel-safe.
+async fn read(ring: Option<&mut AsyncFd<RingBuf<MapData>>>) -> Vec<Bytes> {
+    let Some(ring) = ring else { return std::future::pending().await };
+    loop {
+        let Ok(mut guard) = ring.readable_mut().await else { return std::future::pending().await };
+        let mut records = Vec::new();
+        {
+            let ring = guard.get_inner_mut();
+            while records.len() < BATCH
+                && let Some(item) = ring.next()
+            {
+                records.push(Bytes::copy_from_slice(&item));
+            }
+        }
+        if records.len() < BATCH {
+            guard.clear_ready();
+        }
+        if !records.is_empty() {
+            return records;
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! The observer: entry points only. Which logon programs are started, by whom, and how they end.
+//!
+//! * [`observe_exec`]: `tp_btf/sched_process_exec`.
+//! * [`observe_exit`]: `tp_btf/sched_process_exit`.
+//!
+//! Invariants: it only looks; what nobody asked for leaves after a few loads and lookups (docs/observer.md has the cost);
+//! nothing outside the agent's namespaces is told.
+#![no_std]
+#![no_main]
+#![feature(core_intrinsics)]
+#![allow(internal_features, reason = "core_intrinsics: atomic_xadd, as in the gate")]
+#![allow(missing_docs, reason = "a binary; aya's macros make public items of their own")]
+
+mod kernel;
+mod maps;
+mod told;
+
+use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+
+use kernel::Place;
+
+/// A process has become another program: task, its pid before, what is executed.
+#[btf_tracepoint(function = "sched_process_exec")]
+pub fn observe_exec(ctx: BtfTracePointContext) -> i32 {
+    told::started(Place::new(ctx.arg(0)), Place::new(ctx.arg(2)));
+    0
+}
+
+/// A task ends; those that are no watched program leave after one hash lookup.
+#[btf_tracepoint(function = "sched_process_exit")]
+pub fn observe_exit(ctx: BtfTracePointContext) -> i32 {
+    told::ended(Place::new(ctx.arg(0)));
+    0
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo) -> ! {
+    // SAFETY: nothing in this object panics (no indexing, no unwrap, no division); the linker drops this.
+    unsafe { core::hint::unreachable_unchecked() }
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

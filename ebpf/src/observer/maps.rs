@@ -1,0 +1,38 @@
+//! The observer's maps. Their names and bounds are `common::observer`'s; the agent pins and fills them.
+
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
+
+use aya_ebpf::{
+    bindings::BPF_F_NO_PREALLOC,
+    btf_maps::{Array, HashMap, RingBuf},
+    macros::btf_map,
+};
+use portcullis_common::observer::{
+    File, MAX_NAMES, MAX_RUNNING, MAX_WATCHED, OBSERVED_BYTES, Process, Scope, Watch, stat,
+};
+
+const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
+
+#[btf_map]
+pub static WATCHED: HashMap<File, Watch, { MAX_WATCHED as usize }> = HashMap::new();
+#[btf_map]
+pub static WATCHED_NAMES: HashMap<[u8; 16], u32, { MAX_NAMES as usize }> = HashMap::new();
+#[btf_map]
+pub static RUNNING: HashMap<u64, Process, { MAX_RUNNING as usize }, NO_PREALLOC> = HashMap::new();
+#[btf_map]
+pub static OBSERVER_SCOPE: Array<Scope, 1> = Array::new();
+#[btf_map]
+pub static BLANK: Array<Process, 1> = Array::new();
+#[btf_map]
+pub static OBSERVER_STATS: Array<u64, { stat::ENTRIES as usize }> = Array::new();
+#[btf_map]
+pub static OBSERVED: RingBuf<Process, { OBSERVED_BYTES as usize }> = RingBuf::new();
+
+/// Adds one to a counter.
+#[inline(always)]
+pub fn count(index: u32) {
+    if let Some(counter) = OBSERVER_STATS.get_ptr_mut(index) {
+        // SAFETY: an element of an ARRAY map lives as long as the map and is 8-aligned; everybody adds atomically.
+        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(counter, 1) };
+    }
+}
