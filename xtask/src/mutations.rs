@@ -130,6 +130,7 @@ const MUTATIONS: &[Mutation] = &[
     policy("mutation-skip-downward", "no rung is skipped on the way down"),
     policy("mutation-ignore-breaker", "an open breaker withholds the rungs above the lock"),
     policy("mutation-no-breaker", "many failing accounts and no success open the breaker"),
+    policy("mutation-believe-silence", "a failed logon without a record is told"),
     agent("mutation-undo-theirs", "a date that an administrator set is not undone"),
     agent("mutation-forget-expiry-date", "the former date of expiry comes back"),
     agent("mutation-end-roots", "nothing that runs as root or as an exempt account is ended"),

@@ -122,7 +122,7 @@ impl<'a> Types<'a> {
             // Of the last one the type does not matter.
             here = self.by_id(member).unwrap_or(here);
         }
-        (bits % 8 == 0).then_some(bits / 8)
+        bits.is_multiple_of(8).then_some(bits / 8)
     }
 
     /// Type and offset in bits of a member, looked for in unnamed structures too.
