@@ -266,10 +266,12 @@ fn waited_for_within_bounds(moved: fn() -> Result<Answer, Error>) {
 #[test]
 fn an_aborted_prompt_costs_nothing_and_is_never_ignored() {
     for code in [19, 20, 26, status::SUCCESS, status::IGNORE] {
-        let stage = Stage { password: Err(code), ..Stage::new([]) };
+        let stage = Stage { password: Err(code), ..Stage::new([answer(verdict::DONE)]) };
         let result = authenticate(&stage);
         assert!(result != status::IGNORE && result != status::SUCCESS, "code {code} became {result}");
-        assert!(stage.asked.borrow().is_empty());
+        // Told, not charged.
+        let asked = stage.asked.borrow();
+        assert!(asked.iter().all(|one| (one.op, one.flags) == (op::CHECK, ask::ABANDONED)), "code {code}");
     }
 }
 

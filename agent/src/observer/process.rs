@@ -289,7 +289,7 @@ mod tests {
         assert_eq!(of(Program::Su, b"su\0"), None);
         assert_eq!(of(Program::Sudo, b"sudo\0-u\0jon\0id\0").as_deref(), Some("jon"));
         assert_eq!(of(Program::Sudo, b"sudo\0id\0-u\0jon\0"), None);
-        assert_eq!(of(Program::Su, b"su\0j\x1b[2J\0").as_deref(), Some("j\\x1B[2J"));
+        assert_eq!(of(Program::Su, b"su\0j\x1b[2J\0").as_deref(), Some("j\\x1b[2J"));
     }
 
     #[test]

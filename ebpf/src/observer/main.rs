@@ -1,7 +1,7 @@
 //! The observer: entry points only. Which logon programs are started, by whom, and how they end.
 //!
-//! * [`observe_exec`]: `tp_btf/sched_process_exec`.
-//! * [`observe_exit`]: `tp_btf/sched_process_exit`.
+//! * [`observe_exec`] at `tp_btf/sched_process_exec`.
+//! * [`observe_exit`] at `tp_btf/sched_process_exit`.
 //!
 //! Invariants: it only looks; what nobody asked for leaves after a few loads and lookups (docs/observer.md has the cost);
 //! nothing outside the agent's namespaces is told.

@@ -257,6 +257,7 @@ fn finish(row: *mut Process, key: u64, what: u32) {
 #[inline(always)]
 fn tell(row: *const Process, which: u32) {
     // SAFETY: a whole row.
-    let told = OBSERVED.output(unsafe { &*row }, u64::from(BPF_RB_FORCE_WAKEUP));
+    let whole: &Process = unsafe { &*row };
+    let told = OBSERVED.output(whole, u64::from(BPF_RB_FORCE_WAKEUP));
     count(if told.is_ok() { which } else { which + stat::LOST_STARTS });
 }
