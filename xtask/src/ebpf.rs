@@ -99,9 +99,10 @@ impl Way {
         cargo.env("CARGO_PROFILE_RELEASE_LTO", "off");
         match self {
             Self::Debian => {
-                cargo
-                    .env("RUSTC", DEBIAN_RUSTC)
-                    .env("RUSTC_BOOTSTRAP", "aya_ebpf,portcullis_ebpf,portcullis_filter,portcullis_bench,portcullis_observer");
+                cargo.env("RUSTC", DEBIAN_RUSTC).env(
+                    "RUSTC_BOOTSTRAP",
+                    "aya_ebpf,portcullis_ebpf,portcullis_filter,portcullis_bench,portcullis_observer",
+                );
             }
             Self::Nightly => {
                 cargo.arg("-Zbuild-std=core");
