@@ -45,6 +45,8 @@ pub enum Kind {
     Unlocked,
     /// Could not be counted.
     Uncounted,
+    /// A prompt that nobody answered.
+    Abandoned,
     /// A failure that another program reported.
     Reported,
     /// A logon that another program reported.
@@ -69,6 +71,7 @@ impl Kind {
             event::LOCKED => Self::Locked,
             event::UNLOCKED => Self::Unlocked,
             event::UNCOUNTED => Self::Uncounted,
+            event::ABANDONED => Self::Abandoned,
             event::REPORTED => Self::Reported,
             event::REPORTED_PASS => Self::ReportedPass,
             other => Self::Unknown(other),
@@ -90,6 +93,7 @@ impl Kind {
             Self::Locked => "locked",
             Self::Unlocked => "unlocked",
             Self::Uncounted => "uncounted",
+            Self::Abandoned => "abandoned",
             Self::Reported => "reported",
             Self::ReportedPass => "reported_pass",
             Self::Unknown(_) => "unknown",

@@ -294,6 +294,8 @@ pub mod event {
     pub const UNLOCKED: u32 = 10;
     /// An attempt on an account that could not be counted.
     pub const UNCOUNTED: u32 = 11;
+    /// A prompt that nobody answered (see [`super::ask::ABANDONED`]): nothing was charged, nothing is kept of it.
+    pub const ABANDONED: u32 = 12;
     /// Another program reported a failure (see [`super::op::REPORT`]).
     pub const REPORTED: u32 = 16;
     /// Another program reported a logon.
@@ -346,7 +348,7 @@ pub mod ask {
     pub const FACTOR: u32 = 16;
     /// LOCK: a soft lock.
     pub const SOFT: u32 = 32;
-    /// CHECK: a prompt that nobody answered; told as [`super::event::VOID`].
+    /// CHECK: a prompt that nobody answered; told as [`super::event::ABANDONED`].
     pub const ABANDONED: u32 = 1 << 16;
 }
 

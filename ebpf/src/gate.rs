@@ -395,7 +395,7 @@ fn kind_of(op: u32, flags: u32, result: u32, seen: &Seen) -> u32 {
         {
             event::REFUSED
         }
-        op::CHECK if flags & ask::ABANDONED != 0 => event::VOID,
+        op::CHECK if flags & ask::ABANDONED != 0 => event::ABANDONED,
         op::RESOLVE => told(result),
         op::CONFIRM if seen.step.verdict == verdict::DONE => event::CLEARED,
         op::LOCK if seen.step.verdict == verdict::DONE && seen.locked_until != 0 => event::LOCKED,

@@ -83,6 +83,15 @@ pub struct Record {
     pub uid: u32,
 }
 
+/// A failure that a program of a user's own (a screen locker) reported of him, and that counted.
+#[derive(Debug, Clone, Copy)]
+struct Claim {
+    uid: u32,
+    time: u64,
+    /// Ends of `unix_chkpwd` that it still accounts for: a look whether there is a password, and the check itself.
+    left: u32,
+}
+
 /// What was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finding {
@@ -103,6 +112,7 @@ pub struct Corroboration {
     ends: VecDeque<Ended>,
     unmatched: VecDeque<Record>,
     looks: BTreeMap<u32, Ended>,
+    claims: VecDeque<Claim>,
     unsure_until: u64,
 }
 
@@ -170,6 +180,11 @@ impl Corroboration {
         }
     }
 
+    /// A user's own program reported a failure of his, without saying by which process.
+    pub fn claimed(&mut self, uid: u32, time: Boot) {
+        push(&mut self.claims, Claim { uid, time: time.0, left: 2 });
+    }
+
     /// Something was lost, or nobody looked: what is missing now proves nothing.
     pub fn unsure(&mut self, now: Boot) {
         self.unsure_until = self.unsure_until.max(now.0.saturating_add(UNSURE));
@@ -181,7 +196,7 @@ impl Corroboration {
         let due = |time: u64| time.saturating_add(GRACE) <= now.0;
         let sure = now.0 >= self.unsure_until;
         while let Some(end) = pop_if(&mut self.ends, |end| due(end.ended)) {
-            if self.records.iter().any(|record| end.is_told_by(record)) {
+            if self.records.iter().any(|record| end.is_told_by(record)) || self.is_claimed(&end) {
                 continue;
             }
             if end.program == Program::Chkpwd {
@@ -200,6 +215,7 @@ impl Corroboration {
         found.extend(ripe.into_iter().filter_map(|uid| self.looks.remove(&uid)).map(Finding::OwnGuess));
         let old = |time: u64| time.saturating_add(2 * LOOK) <= now.0;
         while pop_if(&mut self.records, |record| old(record.time)).is_some() {}
+        while pop_if(&mut self.claims, |claim| old(claim.time)).is_some() {}
         while pop_if(&mut self.past, |(_, _, ended)| old(*ended)).is_some() {}
         found
     }
@@ -218,6 +234,19 @@ impl Corroboration {
         {
             found.push(Finding::OwnGuess(before));
         }
+    }
+
+    /// Whether a claim accounts for a wrong password at `unix_chkpwd`; each does for two at most.
+    fn is_claimed(&mut self, end: &Ended) -> bool {
+        if end.program != Program::Chkpwd || end.status == 0 {
+            return false;
+        }
+        let near = |claim: &Claim| claim.uid == end.uid && claim.time.abs_diff(end.ended) <= GRACE;
+        let Some(claim) = self.claims.iter_mut().find(|claim| claim.left != 0 && near(claim)) else {
+            return false;
+        };
+        claim.left -= 1;
+        true
     }
 
     fn has_process(&self, record: &Record) -> bool {

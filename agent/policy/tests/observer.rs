@@ -128,6 +128,21 @@ fn unix_chkpwd_counts_all_failures_but_a_look_before_a_right_password() {
     assert_eq!(judge.findings(Boot(900 * SECOND), |_| false), []);
 }
 
+#[test]
+fn what_a_screen_locker_reported_is_not_counted_again_and_hides_no_more() {
+    let wrong = |pid| Ended { status: 7 << 8, own_password: true, ..end(Program::Chkpwd, pid) };
+    let mut judge = Corroboration::default();
+    judge.claimed(1000, Boot(103 * SECOND));
+    judge.ended(wrong(20));
+    judge.ended(wrong(21));
+    assert_eq!(judge.findings(Boot(110 * SECOND), |_| false), []);
+    let mut judge = Corroboration::default();
+    judge.claimed(1000, Boot(103 * SECOND));
+    judge.claimed(1001, Boot(103 * SECOND));
+    (20..25).for_each(|pid| judge.ended(wrong(pid)));
+    assert_eq!(judge.findings(Boot(110 * SECOND), |_| false).len(), 3);
+}
+
 proptest! {
     #[test]
     fn a_recorded_logon_is_never_held_against_anybody(

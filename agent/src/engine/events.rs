@@ -41,8 +41,12 @@ impl Engine {
         let now = Now::read()?;
         let mut attempts = Vec::new();
         for event in &events {
-            self.count(event);
             self.metrics.observer().record(event);
+            // Tells the observer that the line was there, and nobody else anything.
+            if Kind::of(event.kind) == Kind::Abandoned {
+                continue;
+            }
+            self.count(event);
             self.tell(event, &now);
             self.attempts_of(event, &now, &mut attempts);
         }

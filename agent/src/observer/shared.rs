@@ -70,6 +70,7 @@ struct State {
     config: Observer,
     recent: VecDeque<ProcessView>,
     records: VecDeque<Record>,
+    claims: VecDeque<(u32, u64)>,
     forgot: bool,
 }
 
@@ -161,9 +162,17 @@ impl Shared {
     pub fn record(&self, event: &abi::Event) {
         let detail = &event.entry.detail;
         let kind = Kind::of(event.kind);
-        let by_module = kind.is_attempt() && !matches!(kind, Kind::Reported | Kind::ReportedPass);
+        let by_module = kind == Kind::Abandoned
+            || (kind.is_attempt() && !matches!(kind, Kind::Reported | Kind::ReportedPass));
         let service = text::field(&detail.service);
         // What the observer itself counted has no module behind it.
+        if kind == Kind::Fail && detail.via == abi::via::CLAIM {
+            let mut state = self.state();
+            if state.view.loaded && state.claims.len() < WAITING {
+                state.claims.push_back((detail.uid, event.time));
+            }
+            return;
+        }
         if !by_module || detail.pid == 0 || service == super::task::SERVICE {
             return;
         }
@@ -182,6 +191,11 @@ impl Shared {
             program: program_of_service(&service),
             uid: detail.uid,
         });
+    }
+
+    /// Failures that users' own programs reported of them since the last time.
+    pub(super) fn claims(&self) -> Vec<(u32, u64)> {
+        self.state().claims.drain(..).collect()
     }
 
     /// What the gate told since the last time, and whether something was forgotten.

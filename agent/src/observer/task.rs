@@ -168,6 +168,9 @@ impl Task {
         for record in records {
             self.judge.recorded(record);
         }
+        for (uid, time) in self.shared.claims() {
+            self.judge.claimed(uid, Boot(time));
+        }
         let alive = |pid: u32| std::path::Path::new(&format!("/proc/{pid}")).exists();
         for finding in self.judge.findings(now, alive) {
             self.found(finding);
