@@ -80,6 +80,10 @@ pub fn set_credentials(world: &impl World, establishes: bool) -> c_int {
     {
         let mut request = Request::new(op::CONFIRM, u64::from(uid));
         request.entry.detail = who::detail(world);
+        // login(1) opens the session first, whose pam_loginuid has named the new user by now: not who asked.
+        if request.entry.detail.uid == uid && world.real_uid() == 0 {
+            request.entry.detail.uid = 0;
+        }
         // No answer clears nothing: the failures age.
         let confirmed = world.ask(&request).and_then(|answer| {
             if answer.flags & flag::PAIRS == 0 {
