@@ -23,23 +23,40 @@ struct ObjGet {
 
 /// `union bpf_attr`, the part of `BPF_PROG_TEST_RUN`.
 #[repr(C)]
-struct TestRun {
-    prog_fd: u32,
-    retval: u32,
-    data_size_in: u32,
-    data_size_out: u32,
-    data_in: u64,
-    data_out: u64,
-    repeat: u32,
-    duration: u32,
-    ctx_size_in: u32,
-    ctx_size_out: u32,
-    ctx_in: u64,
-    ctx_out: u64,
-    flags: u32,
-    cpu: u32,
-    batch_size: u32,
-    pad: u32,
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TestRun {
+    /// Descriptor of the program.
+    pub prog_fd: u32,
+    /// What the program returned.
+    pub retval: u32,
+    /// Bytes of the packet.
+    pub data_size_in: u32,
+    /// Bytes of room for the packet afterwards.
+    pub data_size_out: u32,
+    /// Address of the packet.
+    pub data_in: u64,
+    /// Address of that room.
+    pub data_out: u64,
+    /// How often the program runs.
+    pub repeat: u32,
+    /// Nanoseconds a run.
+    pub duration: u32,
+    /// Bytes of the context.
+    pub ctx_size_in: u32,
+    /// Bytes of room for the context afterwards.
+    pub ctx_size_out: u32,
+    /// Address of the context.
+    pub ctx_in: u64,
+    /// Address of that room.
+    pub ctx_out: u64,
+    /// `BPF_F_TEST_…`.
+    pub flags: u32,
+    /// The processor, with `BPF_F_TEST_RUN_ON_CPU`.
+    pub cpu: u32,
+    /// Frames a batch, with `BPF_F_TEST_XDP_LIVE_FRAMES`.
+    pub batch_size: u32,
+    /// Zero.
+    pub pad: u32,
 }
 
 /// `union bpf_attr`, the part of `BPF_MAP_LOOKUP_ELEM`.
@@ -235,21 +252,12 @@ impl Gate {
         let place = &raw mut packet;
         let mut attr = TestRun {
             prog_fd: self.fd.0.cast_unsigned(),
-            retval: 0,
             data_size_in: size_of::<Packet>() as u32,
             data_size_out: size_of::<Packet>() as u32,
             data_in: place as u64,
             data_out: place as u64,
             repeat: 1,
-            duration: 0,
-            ctx_size_in: 0,
-            ctx_size_out: 0,
-            ctx_in: 0,
-            ctx_out: 0,
-            flags: 0,
-            cpu: 0,
-            batch_size: 0,
-            pad: 0,
+            ..TestRun::default()
         };
         bpf(BPF_PROG_TEST_RUN, &mut attr).map_err(Error::Run)?;
         // SAFETY: integers only, written by the kernel at this very address.

@@ -3,16 +3,13 @@
 //! Invariants: pins are root's (0600 in a 0700 folder); maps that are pinned are reused after their shape was checked;
 //! nothing here touches the gate or its pins.
 
-use std::fs::{DirBuilder, Permissions};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::path::Path;
-
-use aya::maps::{MapInfo, MapType};
+use aya::maps::MapType;
 use aya::programs::{Program, SchedClassifier, TestRun, TestRunOptions, Xdp};
 use aya::{Btf, Ebpf, EbpfLoader};
 use portcullis_common::filter::{self, FILTER_DIR, fast, map, record, stat};
 
 use super::command::FilterError;
+use crate::kernel::{KernelError, Maps, Shape, bytes};
 
 /// The eBPF object this agent was built with.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portcullis.filter.o"));
@@ -26,36 +23,31 @@ pub const SWEEP: &str = "filter_sweep";
 /// The XDP program.
 pub const XDP: &str = "filter_xdp";
 
-struct Shape(&'static str, MapType, u32, u32, u32);
-
-const fn bytes<T>() -> u32 {
-    size_of::<T>() as u32
-}
-
 const LEASE: u32 = bytes::<record::Lease>();
 const LINES: u32 = fast::MAX_LINES;
+const MAPS: Maps = Maps { folder: FILTER_DIR, shapes: &SHAPES, removed: "drops come back from the store" };
 const SHAPES: [Shape; 21] = [
-    Shape(map::FAST, MapType::Array, 4, bytes::<fast::Heads>(), 1),
-    Shape(map::FAST_LINES_4, MapType::Array, 4, 64, LINES),
-    Shape(map::FAST_LINES_6, MapType::Array, 4, 64, LINES),
-    Shape(map::FAST_BITS_4, MapType::Array, 4, 8, LINES),
-    Shape(map::FAST_BITS_6, MapType::Array, 4, 8, LINES),
-    Shape(map::FAST_INDEX_4, MapType::Array, 4, 96, LINES),
-    Shape(map::FAST_INDEX_6, MapType::Array, 4, 32, LINES),
-    Shape(map::FAST_ROWS_4, MapType::Array, 4, 24, fast::ROWS_4),
-    Shape(map::FAST_ROWS_6, MapType::Array, 4, 32, fast::ROWS_6),
-    Shape(map::TIMER, MapType::Array, 4, 16, 1),
-    Shape(map::TURNS, MapType::Array, 4, 4, fast::TURNS),
-    Shape(map::DROPS_4, MapType::Hash, 4, LEASE, filter::MAX_HOSTS),
-    Shape(map::DROPS_6, MapType::Hash, 8, LEASE, filter::MAX_HOSTS),
-    Shape(map::NETS_4, MapType::LpmTrie, 12, LEASE, filter::MAX_NETS),
-    Shape(map::NETS_6, MapType::LpmTrie, 20, LEASE, filter::MAX_NETS),
-    Shape(map::ALLOW_4, MapType::LpmTrie, 12, 8, filter::MAX_ALLOW),
-    Shape(map::ALLOW_6, MapType::LpmTrie, 20, 8, filter::MAX_ALLOW),
-    Shape(map::SETTINGS, MapType::Array, 4, bytes::<record::Settings>(), 1),
-    Shape(map::STATS, MapType::PerCpuArray, 4, 8, stat::ENTRIES),
-    Shape(map::PACE, MapType::PerCpuArray, 4, 8 * filter::pace::ENTRIES as u32, 1),
-    Shape(map::SAMPLES, MapType::RingBuf, 0, 0, filter::SAMPLES_BYTES),
+    Shape::array(map::FAST, bytes::<fast::Heads>(), 1),
+    Shape::array(map::FAST_LINES_4, 64, LINES),
+    Shape::array(map::FAST_LINES_6, 64, LINES),
+    Shape::array(map::FAST_BITS_4, 8, LINES),
+    Shape::array(map::FAST_BITS_6, 8, LINES),
+    Shape::array(map::FAST_INDEX_4, 96, LINES),
+    Shape::array(map::FAST_INDEX_6, 32, LINES),
+    Shape::array(map::FAST_ROWS_4, 24, fast::ROWS_4),
+    Shape::array(map::FAST_ROWS_6, 32, fast::ROWS_6),
+    Shape::array(map::TIMER, 16, 1),
+    Shape::array(map::TURNS, 4, fast::TURNS),
+    Shape::new(map::DROPS_4, MapType::Hash, 4, LEASE, filter::MAX_HOSTS),
+    Shape::new(map::DROPS_6, MapType::Hash, 8, LEASE, filter::MAX_HOSTS),
+    Shape::new(map::NETS_4, MapType::LpmTrie, 12, LEASE, filter::MAX_NETS),
+    Shape::new(map::NETS_6, MapType::LpmTrie, 20, LEASE, filter::MAX_NETS),
+    Shape::new(map::ALLOW_4, MapType::LpmTrie, 12, 8, filter::MAX_ALLOW),
+    Shape::new(map::ALLOW_6, MapType::LpmTrie, 20, 8, filter::MAX_ALLOW),
+    Shape::array(map::SETTINGS, bytes::<record::Settings>(), 1),
+    Shape::new(map::STATS, MapType::PerCpuArray, 4, 8, stat::ENTRIES),
+    Shape::new(map::PACE, MapType::PerCpuArray, 4, 8 * filter::pace::ENTRIES as u32, 1),
+    Shape::ring(map::SAMPLES, filter::SAMPLES_BYTES),
 ];
 
 /// The loaded programs; XDP where the kernel takes it.
@@ -69,6 +61,10 @@ fn kernel<E: std::error::Error + 'static>(what: &'static str) -> impl FnOnce(E) 
     move |error| FilterError::Kernel(format!("cannot {what}: {}", crate::text::chain(&error)))
 }
 
+fn told(error: KernelError) -> FilterError {
+    FilterError::Kernel(error.to_string())
+}
+
 fn refused(program: &'static str) -> impl FnOnce(aya::programs::ProgramError) -> FilterError {
     move |error| FilterError::Kernel(crate::kernel::refused(program)(error).to_string())
 }
@@ -78,28 +74,14 @@ fn refused(program: &'static str) -> impl FnOnce(aya::programs::ProgramError) ->
 /// # Errors
 /// `portcullis=off`, no bpffs, pins of another shape, or the kernel takes neither maps nor classifiers.
 pub fn load(object: &[u8]) -> Result<Programs, FilterError> {
-    crate::kernel::prepare().map_err(|error| FilterError::Kernel(error.to_string()))?;
-    match DirBuilder::new().mode(0o700).create(FILTER_DIR) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-            return Err(kernel("make the folder of the filter's pins")(error));
-        }
-        _ => {}
-    }
-    let mode = |path: &Path, mode| std::fs::set_permissions(path, Permissions::from_mode(mode));
-    mode(Path::new(FILTER_DIR), 0o700).map_err(kernel("set the mode of the filter's pins"))?;
-    check_maps()?;
+    crate::kernel::prepare().and_then(|()| MAPS.prepare()).map_err(told)?;
     crate::kernel::raise_memlock();
     let btf = Btf::from_sys_fs().map_err(kernel("read the kernel's type information"))?;
     let mut loader = EbpfLoader::new();
     loader.btf(Some(&btf));
-    for Shape(name, ..) in &SHAPES {
-        loader.map_pin_path(name, Path::new(FILTER_DIR).join(name));
-    }
+    MAPS.pin(&mut loader);
     let mut ebpf = loader.load(object).map_err(kernel("load the filter's object"))?;
-    for Shape(name, ..) in &SHAPES {
-        mode(&Path::new(FILTER_DIR).join(name), 0o600)
-            .map_err(kernel("set the mode of the filter's pins"))?;
-    }
+    MAPS.tighten().map_err(told)?;
     for name in [TC, RAW] {
         classifier(&mut ebpf, name)?.load().map_err(refused(name))?;
     }
@@ -166,26 +148,4 @@ impl Programs {
             None => xdp(&mut self.ebpf),
         }
     }
-}
-
-/// Refuses pinned maps of another shape: aya would use them as they are.
-fn check_maps() -> Result<(), FilterError> {
-    for Shape(name, kind, key, value, entries) in &SHAPES {
-        let path = Path::new(FILTER_DIR).join(name);
-        if std::fs::symlink_metadata(&path).is_err() {
-            continue;
-        }
-        let same = MapInfo::from_pin(&path).is_ok_and(|info| {
-            info.map_type().is_ok_and(|found| found == *kind)
-                && (info.key_size(), info.value_size(), info.max_entries()) == (*key, *value, *entries)
-        });
-        if !same {
-            return Err(FilterError::Kernel(format!(
-                "the pin {} is none of this version's: stop portcullisd, `rm -r {FILTER_DIR}` and start it again \
-                 (drops come back from the store)",
-                path.display()
-            )));
-        }
-    }
-    Ok(())
 }

@@ -6,14 +6,13 @@
 use std::path::Path;
 
 use aya::maps::MapError;
-use aya::programs::links::FdLink;
-use aya::programs::{BtfTracePoint, Program};
+use aya::programs::Program;
 use aya::util::KernelVersion;
 use aya::{Btf, Ebpf, EbpfLoader};
 use portcullis_common::abi;
 
-use super::pins::{self, SHAPES};
-use super::{KernelError, Tables, bpf, refused, upgrade};
+use super::pins::{self, MAPS};
+use super::{KernelError, Tables, bpf, refused, tracepoint, upgrade};
 
 /// The eBPF object this agent was built with.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portcullis.bpf.o"));
@@ -49,7 +48,7 @@ pub enum Loaded {
 /// See [`load`].
 pub fn load_if_missing(object: &[u8]) -> Result<Loaded, KernelError> {
     pins::prepare()?;
-    pins::check_maps(Path::new(abi::PIN_DIR))?;
+    MAPS.check()?;
     let whole = pins::gate_pinned() && abi::PIN_EXIT_LINKS.iter().all(|link| Path::new(link).exists());
     match super::gate::probe() {
         Ok(_) if whole => {
@@ -70,7 +69,7 @@ pub fn load_if_missing(object: &[u8]) -> Result<Loaded, KernelError> {
 /// See [`KernelError`]: each names what is missing or in the way and what to do.
 pub fn load(object: &[u8]) -> Result<Loaded, KernelError> {
     pins::prepare()?;
-    pins::check_maps(Path::new(abi::PIN_DIR))?;
+    MAPS.check()?;
     raise_memlock();
     let had_gate = pins::gate_pinned();
     let btf = Btf::from_sys_fs().map_err(|source| KernelError::Unsupported {
@@ -79,11 +78,9 @@ pub fn load(object: &[u8]) -> Result<Loaded, KernelError> {
     })?;
     let mut loader = EbpfLoader::new();
     loader.btf(Some(&btf));
-    for shape in &SHAPES {
-        loader.map_pin_path(shape.name, pins::pin(shape.name));
-    }
+    MAPS.pin(&mut loader);
     let mut ebpf = loader.load(object).map_err(bpf("load the eBPF object"))?;
-    for shape in &SHAPES {
+    for shape in MAPS.shapes {
         if ebpf.map(shape.name).is_none() {
             return Err(KernelError::Object { what: format!("the map {}", shape.name) });
         }
@@ -94,7 +91,7 @@ pub fn load(object: &[u8]) -> Result<Loaded, KernelError> {
         Some(old) => upgrade::seal(old)?,
     }
     for (name, link) in EXITS.into_iter().zip(abi::PIN_EXIT_LINKS) {
-        exit_program(&mut ebpf, &btf, name, Path::new(link))?;
+        tracepoint::attach(&mut ebpf, &btf, (name, EXIT_TRACEPOINT), Path::new(link))?;
     }
     gate(&mut ebpf)?;
     pins::tighten()?;
@@ -123,24 +120,6 @@ fn gate(ebpf: &mut Ebpf) -> Result<(), KernelError> {
     let fresh = path.with_file_name("gate_next");
     pins::remove_left_over(&fresh)?;
     program.pin(&fresh).map_err(bpf("pin the gate"))?;
-    pins::replace(&fresh, path)
-}
-
-/// Attaches an exit program and puts its link in the place of an older one, which detaches that.
-fn exit_program(ebpf: &mut Ebpf, btf: &Btf, name: &'static str, path: &Path) -> Result<(), KernelError> {
-    let program: &mut BtfTracePoint = ebpf
-        .program_mut(name)
-        .ok_or_else(|| KernelError::Object { what: format!("the program {name}") })?
-        .try_into()
-        .map_err(bpf("use an exit program as tp_btf"))?;
-    program.load(EXIT_TRACEPOINT, btf).map_err(refused(name))?;
-    let id = program.attach().map_err(bpf("attach the exit program to sched_process_exit"))?;
-    let link = program.take_link(id).map_err(bpf("take the link of the exit program"))?;
-    let link: FdLink = link.into();
-    // No dots: bpffs takes none in a name.
-    let fresh = path.with_file_name(format!("{name}_link_next"));
-    pins::remove_left_over(&fresh)?;
-    link.pin(&fresh).map_err(bpf("pin the link of the exit program"))?;
     pins::replace(&fresh, path)
 }
 

@@ -11,8 +11,10 @@ pub mod mapping;
 pub mod objects;
 mod pins;
 mod ring;
+mod shape;
 mod sources;
 mod tables;
+mod tracepoint;
 mod upgrade;
 
 pub use courtesy::give_way;
@@ -20,8 +22,10 @@ pub use load::{Loaded, OBJECT, load, load_if_missing};
 pub(crate) use load::{absent, raise_memlock};
 pub use pins::{PinState, gate_pinned, other_versions, pin_states, prepare, switched_off};
 pub use ring::EventRing;
+pub use shape::{Maps, Shape, bytes};
 pub use sources::SourceTables;
 pub use tables::{Occupancy, Slice, Stats, TableRow, Tables};
+pub use tracepoint::attach;
 pub use upgrade::retire_predecessors;
 
 use std::io;
@@ -60,14 +64,17 @@ pub enum KernelError {
     },
     /// A pin is not what this version would make.
     #[error(
-        "the pin {path} is another kind of map ({what}); stop the agent, `rm -r {dir}` and start again (counts and locks in the gate are lost, the store restores locks)",
-        dir = portcullis_common::abi::PIN_DIR
+        "the pin {path} is none of this version's ({what}): stop portcullisd, `rm -r {folder}` and start it again ({removed})"
     )]
     WrongPin {
         /// The pin.
         path: PathBuf,
         /// What differs.
         what: String,
+        /// Its folder.
+        folder: PathBuf,
+        /// What becomes of the contents.
+        removed: &'static str,
     },
     /// The kernel lacks what the gate is built on.
     #[error("this kernel lacks {feature}, which Portcullis needs (Linux 5.15 or later with BTF): {source}")]

@@ -7,60 +7,40 @@ use std::fs::{self, DirBuilder, Permissions};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use aya::maps::{MapInfo, MapType};
+use aya::maps::MapType;
 use portcullis_common::abi::{self, map};
 use portcullis_common::ledger::Rule;
 use portcullis_common::sources::{BUCKETS, Bucket, SourceRule};
 
-use super::{KernelError, file, upgrade};
+use super::{KernelError, Maps, Shape, bytes, file, upgrade};
 
 /// Mount point of bpffs.
 const BPFFS: &str = "/sys/fs/bpf";
 
-/// A map the gate needs, as this version makes it.
-pub(super) struct Shape {
-    /// Name of map and pin.
-    pub name: &'static str,
-    kind: MapType,
-    key: u32,
-    value: u32,
-    entries: u32,
-}
-
-/// Bytes of a value as the kernel tells them.
-const fn bytes<T>() -> u32 {
-    size_of::<T>() as u32
-}
-
-/// Every pinned map.
-pub(super) const SHAPES: [Shape; 13] = [
+/// Every pinned map of the gate.
+pub(super) const MAPS: Maps = Maps {
+    folder: abi::PIN_DIR,
+    shapes: &SHAPES,
+    removed: "counts and locks in the gate are lost, the store restores locks",
+};
+const SHAPES: [Shape; 13] = [
     hash(map::ACCOUNTS, bytes::<abi::Row>(), abi::MAX_ACCOUNTS),
     hash(map::UNKNOWN, bytes::<abi::Row>(), abi::MAX_UNKNOWN),
     hash(map::PAIRS, bytes::<abi::Row>(), abi::MAX_PAIRS),
     hash(map::TASKS, bytes::<abi::Entry>(), abi::MAX_TASKS),
     hash(map::MEMBERS, 4, abi::MAX_MEMBERS),
-    Shape {
-        name: map::PLACES,
-        kind: MapType::LpmTrie,
-        key: 4 + bytes::<abi::Place>(),
-        value: 4,
-        entries: abi::MAX_PLACES,
-    },
-    array(map::CLASSES, bytes::<Rule>(), 4 * abi::MAX_CLASSES),
-    array(map::SETTINGS, bytes::<abi::Settings>(), 1),
-    array(map::SOURCES, bytes::<Bucket>(), BUCKETS),
-    array(map::SOURCE_RULE, bytes::<SourceRule>(), 1),
+    Shape::new(map::PLACES, MapType::LpmTrie, 4 + bytes::<abi::Place>(), 4, abi::MAX_PLACES),
+    Shape::array(map::CLASSES, bytes::<Rule>(), 4 * abi::MAX_CLASSES),
+    Shape::array(map::SETTINGS, bytes::<abi::Settings>(), 1),
+    Shape::array(map::SOURCES, bytes::<Bucket>(), BUCKETS),
+    Shape::array(map::SOURCE_RULE, bytes::<SourceRule>(), 1),
     hash(map::ACTORS, 8, abi::MAX_ACTORS),
-    array(map::STATS, 8, abi::stat::ENTRIES),
-    Shape { name: map::EVENTS, kind: MapType::RingBuf, key: 0, value: 0, entries: abi::EVENTS_BYTES },
+    Shape::array(map::STATS, 8, abi::stat::ENTRIES),
+    Shape::ring(map::EVENTS, abi::EVENTS_BYTES),
 ];
 
 const fn hash(name: &'static str, value: u32, entries: u32) -> Shape {
-    Shape { name, kind: MapType::Hash, key: 8, value, entries }
-}
-
-const fn array(name: &'static str, value: u32, entries: u32) -> Shape {
-    Shape { name, kind: MapType::Array, key: 4, value, entries }
+    Shape::new(name, MapType::Hash, 8, value, entries)
 }
 
 /// Path of a map's pin.
@@ -133,28 +113,6 @@ pub fn prepare() -> Result<(), KernelError> {
         // bpffs may ignore the mode given to mkdir(2), and an older folder may have been opened up.
         fs::set_permissions(folder, Permissions::from_mode(0o700))
             .map_err(file("set the mode 0700 of", folder))?;
-    }
-    Ok(())
-}
-
-/// Refuses maps pinned in `folder` that have another shape: aya would use them as they are.
-pub(super) fn check_maps(folder: &Path) -> Result<(), KernelError> {
-    for shape in &SHAPES {
-        let path = folder.join(shape.name);
-        if fs::symlink_metadata(&path).is_err() {
-            continue;
-        }
-        let wrong = |what: String| KernelError::WrongPin { path: path.clone(), what };
-        let info = MapInfo::from_pin(&path).map_err(|error| wrong(format!("not a map: {error}")))?;
-        let kind = info.map_type().map_err(|error| wrong(error.to_string()))?;
-        let found = (kind, info.key_size(), info.value_size(), info.max_entries());
-        let wanted = (shape.kind, shape.key, shape.value, shape.entries);
-        if found != wanted {
-            return Err(wrong(format!(
-                "{:?}, key {} bytes, value {} bytes, {} entries; wanted {:?}, {}, {}, {}",
-                found.0, found.1, found.2, found.3, wanted.0, wanted.1, wanted.2, wanted.3
-            )));
-        }
     }
     Ok(())
 }

@@ -112,7 +112,7 @@ pub fn retire_predecessors() -> Result<usize, KernelError> {
 /// The old gate's tables. They are laid out as ours are, which is checked.
 fn open(old: &Version) -> Result<Tables, KernelError> {
     let folder = Path::new(old.folder);
-    pins::check_maps(folder)?;
+    pins::MAPS.check_in(folder)?;
     Tables::open_in(folder)
 }
 

@@ -11,6 +11,7 @@ use aya::programs::ProgramFd;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::unistd::Pid;
+use portcullis_common::client::TestRun;
 
 use super::port::in_network;
 use super::refused;
@@ -20,28 +21,6 @@ const BPF_PROG_TEST_RUN: libc::c_int = 10;
 const BPF_F_TEST_XDP_LIVE_FRAMES: u32 = 2;
 /// Frames a batch, the kernel's own default.
 const BATCH: u32 = 64;
-
-/// `union bpf_attr`, the part of `BPF_PROG_TEST_RUN`.
-#[repr(C)]
-#[derive(Default)]
-struct TestRun {
-    prog_fd: u32,
-    retval: u32,
-    data_size_in: u32,
-    data_size_out: u32,
-    data_in: u64,
-    data_out: u64,
-    repeat: u32,
-    duration: u32,
-    ctx_size_in: u32,
-    ctx_size_out: u32,
-    ctx_in: u64,
-    ctx_out: u64,
-    flags: u32,
-    cpu: u32,
-    batch_size: u32,
-    pad: u32,
-}
 
 /// A flood that runs. It ends when this is dropped.
 #[derive(Debug)]
