@@ -17,6 +17,7 @@
 mod exit;
 mod gate;
 mod maps;
+mod object;
 mod output;
 mod row;
 mod sources;
@@ -63,14 +64,3 @@ pub fn exit_pair(_ctx: BtfTracePointContext) -> i32 {
     exit::ended(true);
     0
 }
-
-#[cfg(not(test))]
-#[panic_handler]
-fn panic(_info: &core::panic::PanicInfo) -> ! {
-    // SAFETY: nothing in this object panics (no indexing, no unwrap, no division); the linker drops this.
-    unsafe { core::hint::unreachable_unchecked() }
-}
-
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

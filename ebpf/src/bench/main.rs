@@ -12,6 +12,8 @@
 #![no_main]
 #![allow(missing_docs, reason = "a binary; aya's macros make public items of their own")]
 
+#[path = "../object.rs"]
+mod object;
 mod scene;
 
 use aya_ebpf::{
@@ -202,14 +204,3 @@ macro_rules! judged {
 judged!(then_drop_drop, tested_drop, judge::DROP);
 judged!(then_drop_filter, tested_filter, judge::FILTER);
 judged!(then_drop_hash, tested_hash, judge::HASH);
-
-#[cfg(not(test))]
-#[panic_handler]
-fn panic(_info: &core::panic::PanicInfo) -> ! {
-    // SAFETY: nothing in this object panics (no indexing, no unwrap, no division); the linker drops this.
-    unsafe { core::hint::unreachable_unchecked() }
-}
-
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

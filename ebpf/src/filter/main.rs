@@ -18,6 +18,8 @@ mod data;
 mod fast;
 mod judge;
 mod maps;
+#[path = "../object.rs"]
+mod object;
 mod quick;
 mod sample;
 mod sweep;
@@ -96,14 +98,3 @@ fn interface_of(ctx: &TcContext) -> u32 {
     // SAFETY: the context is the kernel's, whole and read only.
     unsafe { (*ctx.skb.skb).ifindex }
 }
-
-#[cfg(not(test))]
-#[panic_handler]
-fn panic(_info: &core::panic::PanicInfo) -> ! {
-    // SAFETY: nothing in this object panics (no indexing, no unwrap, no division); the linker drops this.
-    unsafe { core::hint::unreachable_unchecked() }
-}
-
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -13,6 +13,8 @@
 
 mod kernel;
 mod maps;
+#[path = "../object.rs"]
+mod object;
 mod told;
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
@@ -32,14 +34,3 @@ pub fn observe_exit(ctx: BtfTracePointContext) -> i32 {
     told::ended(Place::new(ctx.arg(0)));
     0
 }
-
-#[cfg(not(test))]
-#[panic_handler]
-fn panic(_info: &core::panic::PanicInfo) -> ! {
-    // SAFETY: nothing in this object panics (no indexing, no unwrap, no division); the linker drops this.
-    unsafe { core::hint::unreachable_unchecked() }
-}
-
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
