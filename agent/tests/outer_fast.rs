@@ -188,12 +188,48 @@ fn a_million_sources_and_nobody_else() {
         for high in (0..600_000_u64).step_by(31) {
             assert_eq!(drops(&mut programs, v6(0x2001_0db8_0000_0000 + high)), high % 3 == 0, "{high}");
         }
+        let begin = Instant::now();
         for number in (0..count).filter(|number| number % 2 == 0) {
             assert!(table.remove(v4(spread(number))).unwrap());
         }
+        table.commit().unwrap();
+        println!("{} removed in {:?}", count / 2, begin.elapsed());
         for number in (0..count).step_by(97) {
             assert_eq!(drops(&mut programs, v4(spread(number))), number % 2 == 1, "{number}");
         }
+    });
+}
+
+#[test]
+fn bits_in_front_are_those_of_who_is_left() {
+    with_bpffs(|| {
+        drop(load::load(load::OBJECT).unwrap());
+        let mut table = Table::open().unwrap();
+        let count = 50_000;
+        for number in 0..count {
+            table.insert(v4(spread(number)), &FOREVER).unwrap();
+        }
+        for number in (0..count).filter(|number| number % 3 != 0) {
+            assert!(table.remove(v4(spread(number))).unwrap());
+        }
+        table.commit().unwrap();
+        let pinned = |name| MapData::from_pin(format!("{FILTER_DIR}/{name}")).unwrap();
+        let heads: Array<MapData, [u32; 32]> = Map::Array(pinned(map::FAST)).try_into().unwrap();
+        let mask = heads.get(&0, 0).unwrap()[4];
+        let bits: Array<MapData, u64> = Map::Array(pinned(map::FAST_BITS_4)).try_into().unwrap();
+        let mut expected = vec![0; mask as usize + 1];
+        for number in (0..count).filter(|number| number % 3 == 0) {
+            let mixed = Four::mixed(u64::from(spread(number)), mix());
+            expected[Four::line(mixed, mask) as usize] |= Four::bit(mixed);
+        }
+        let mut sent_on = 0;
+        for (line, expected) in (0..).zip(expected) {
+            match bits.get(&line, 0).unwrap() {
+                u64::MAX if expected != u64::MAX => sent_on += 1,
+                found => assert_eq!(found, expected, "line {line}"),
+            }
+        }
+        assert!(sent_on < 100, "{sent_on} lines send on");
     });
 }
 

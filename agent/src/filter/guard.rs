@@ -30,7 +30,7 @@ impl Surroundings {
     pub fn against(&self, net: Net, cause: Cause, force: bool) -> Option<String> {
         if let Some(allowed) = self.allow.iter().find(|allowed| covers(**allowed, net)) {
             return Some(format!(
-                "{allowed} is on the allow-list, which the kernel looks at first: take it off filter.allow"
+                "{allowed} is on the allow-list, which the kernel looks at before it drops: take it off filter.allow"
             ));
         }
         if force && cause == Cause::Administrator {

@@ -102,6 +102,15 @@ impl Hosts {
         Ok(fast.remove(key) || there)
     }
 
+    /// After removals: tightens what they left loose.
+    pub(super) fn settle(&mut self) -> Result<(), FilterError> {
+        if self.fast.get_mut().is_loose() {
+            let turn = self.turn()?;
+            self.fast.get_mut().settle(&turn);
+        }
+        Ok(())
+    }
+
     /// The lease of a source.
     pub(super) fn get(&self, net: Net) -> Result<Option<Lease>, FilterError> {
         let Some(key) = fast::key_of(net) else { return Ok(None) };

@@ -353,6 +353,6 @@ impl DropTable for Table {
     }
 
     fn commit(&mut self) -> Result<(), FilterError> {
-        Ok(())
+        self.hosts.settle()
     }
 }

@@ -20,7 +20,7 @@ pub mod verdict;
 pub use net::{Net, NetError};
 pub use packet::{Bytes, Kind, Packet, Source};
 pub use record::{Lease, Sample, Settings};
-pub use verdict::{Clock, MAX_LENGTHS, Table, Verdict, judge};
+pub use verdict::{Clock, MAX_LENGTHS, Table, Verdict, is_spared, judge};
 
 /// Version of everything below.
 pub const FILTER_ABI: u32 = 1;
@@ -127,7 +127,7 @@ pub mod reason {
 pub mod stat {
     /// IP packets that no lease was for.
     pub const PASSED: u32 = 0;
-    /// IP packets of allow-listed sources.
+    /// IP packets that a lease was for, and that the allow-list let through.
     pub const ALLOWED: u32 = 1;
     /// Packets that are no IP.
     pub const NOT_IP: u32 = 2;

@@ -1,7 +1,8 @@
-//! The verdict: allow-list first, then the source itself, then the networks around it, longest first.
+//! The verdict: the source itself, then the networks around it, longest first; before a drop the allow-list.
 //!
-//! Invariants: an allow-listed source is never dropped; a source is dropped exactly when any lease that covers it has
-//! time left and is for the packet's port: an expired lease, or one for another port, hides none behind it.
+//! Invariants: an allow-listed source is never dropped; any other is dropped exactly when a lease that covers it has time
+//! left and is for the packet's port: an expired lease, or one for another port, hides none behind it. The allow-list costs
+//! those alone whom a lease is for.
 
 use core::ops::Deref;
 
@@ -54,7 +55,7 @@ impl Clock for u64 {
 pub enum Verdict<F> {
     /// Let it through: no lease is for it.
     Pass,
-    /// Let it through: its source is on the allow-list.
+    /// Let it through: a lease is for it, and its source is on the allow-list.
     Allow,
     /// Drop it, by this lease.
     Drop(F),
@@ -65,9 +66,22 @@ pub enum Verdict<F> {
 /// The verdict about a packet, now.
 #[inline(always)]
 pub fn judge<T: Table>(table: &T, packet: Packet, clock: impl Clock) -> Verdict<T::Found> {
-    if !cfg!(feature = "mutation-drop-allowed") && table.allowed(packet.source) {
-        return Verdict::Allow;
+    match lease_for(table, packet, clock) {
+        Verdict::Pass => Verdict::Pass,
+        _ if is_spared(table, packet.source) => Verdict::Allow,
+        drop => drop,
     }
+}
+
+/// Whether the allow-list keeps a source from being dropped.
+#[inline(always)]
+pub fn is_spared(table: &impl Table, source: Source) -> bool {
+    !cfg!(feature = "mutation-drop-allowed") && table.allowed(source)
+}
+
+/// The verdict without the allow-list.
+#[inline(always)]
+fn lease_for<T: Table>(table: &T, packet: Packet, clock: impl Clock) -> Verdict<T::Found> {
     let look = table.look(packet.source);
     if look == Look::Yes {
         return Verdict::DropSource;

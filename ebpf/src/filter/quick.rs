@@ -6,13 +6,13 @@
 use portcullis_common::filter::{
     Bytes, Source,
     fast::{Heads, Look},
-    pace, stat,
+    is_spared, pace, stat,
 };
 
 use crate::{
     data::Data,
     fast::{self, FAST},
-    maps::{FILTER_PACE, FILTER_SETTINGS, add},
+    maps::{FILTER_PACE, FILTER_SETTINGS, Maps, add},
 };
 
 /// What the short way says of a packet.
@@ -33,9 +33,6 @@ const IPV6: [u8; 2] = [0x86, 0xdd];
 #[inline(always)]
 pub fn judge(data: &Data, length: u32) -> Quick {
     let Some(settings) = FILTER_SETTINGS.get(0) else { return Quick::Ask };
-    if settings.allowed != 0 {
-        return Quick::Ask;
-    }
     let Some(kind) = data.load::<2>(12) else { return Quick::Ask };
     let source = if kind == IPV4 {
         four(data)
@@ -46,7 +43,8 @@ pub fn judge(data: &Data, length: u32) -> Quick {
     };
     let Some(source) = source else { return Quick::Ask };
     match fast::look(source) {
-        Look::Yes if owed(length) => Quick::Drop,
+        // The long way counts who is spared.
+        Look::Yes if !is_spared(&Maps { settings }, source) && owed(length) => Quick::Drop,
         Look::No if settings.nets == 0 => {
             add(stat::PASSED, 1);
             Quick::Pass
@@ -73,14 +71,16 @@ fn four(data: &Data) -> Option<Source> {
 fn six(data: &Data) -> Option<Source> {
     let [first, _] = data.load::<2>(14)?;
     let high = data.load::<8>(22)?;
+    // For the allow-list, which may have longer prefixes.
+    let low = data.load::<8>(30)?;
     // All of the header is there.
     data.load::<2>(52)?;
-    let high = u64::from_be_bytes(high);
+    let (high, low) = (u64::from_be_bytes(high), u64::from_be_bytes(low));
     // IPv4 in IPv6 begins with zeros.
     if first >> 4 != 6 || high == 0 {
         return None;
     }
-    Some(Source::v6(high, 0))
+    Some(Source::v6(high, low))
 }
 
 /// Whether a drop need not be looked at closely now; its packet is then owed.

@@ -47,6 +47,8 @@ pub(super) struct Half<F> {
     elsewhere: HashSet<u64>,
     /// How many of them a line has.
     sent_on: HashMap<u32, u32>,
+    /// Lines in front of which bits may be set for sources that are gone: a look at the line too many, no wrong answer.
+    loose: Vec<u32>,
     family: PhantomData<F>,
 }
 
@@ -64,6 +66,7 @@ impl<F: Family> Half<F> {
             free: Vec::new(),
             elsewhere: HashSet::new(),
             sent_on: HashMap::new(),
+            loose: Vec::new(),
             family: PhantomData,
         };
         if half.mix().contains(&0) {
@@ -170,13 +173,30 @@ impl<F: Family> Half<F> {
     }
 
     /// Takes a source's lane out of its line.
-    fn take_lane(&self, key: u64) {
+    fn take_lane(&mut self, key: u64) {
         let mixed = self.mixed(key);
         let line = F::line(mixed, self.mask());
         let place = place_of::<F>(self.read(line), F::lane(mixed));
         if place < F::LANES {
             let (at, shift, ones) = F::place(place);
             self.line_word(line, at).fetch_and(!(ones << shift), AcqRel);
+            self.loose.push(line);
+            if self.loose.len() > MAX_LINES as usize {
+                self.settle();
+            }
+        }
+    }
+
+    pub(super) fn is_loose(&self) -> bool {
+        !self.loose.is_empty()
+    }
+
+    /// Counts the bits anew of lines that somebody left: once for all who left meanwhile.
+    pub(super) fn settle(&mut self) {
+        let mut lines = std::mem::take(&mut self.loose);
+        lines.sort_unstable();
+        lines.dedup();
+        for line in lines {
             self.count_bits(line);
         }
     }
@@ -280,6 +300,7 @@ impl<F: Family> Half<F> {
         if self.of.is_empty() && self.elsewhere.is_empty() {
             // As new: nobody is in any line.
             self.set_lines(MIN_LINES);
+            self.loose.clear();
             self.used().store(0, Release);
             self.free.clear();
         }
@@ -375,6 +396,7 @@ impl<F: Family> Half<F> {
     /// Takes out of all lines what no row is behind, or what is another line's; counts who is elsewhere.
     fn tidy(&mut self) {
         let mask = self.mask();
+        self.loose.clear();
         self.sent_on.clear();
         for key in &self.elsewhere {
             *self.sent_on.entry(F::line(self.mixed(*key), mask)).or_default() += 1;

@@ -152,6 +152,17 @@ impl Fast {
         each_family!(self, four, half => half.remove(key))
     }
 
+    /// Whether removals left something to tighten.
+    pub(super) fn is_loose(&self) -> bool {
+        self.four.is_loose() || self.six.is_loose()
+    }
+
+    /// Tightens what removals left loose. Call it with a [`Turn`].
+    pub(super) fn settle(&mut self, _turn: &Turn) {
+        self.four.settle();
+        self.six.settle();
+    }
+
     /// Whether a source is in it.
     pub(super) fn has(&self, (four, key): (bool, u64)) -> bool {
         if four { self.four.has(key) } else { self.six.has(key) }
