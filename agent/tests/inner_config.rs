@@ -464,6 +464,14 @@ fn oddities_are_warnings() {
     let again = of("users = [\"jon\"]\n[[class]]\nname = \"b\"\nusers = [\"jon\"]\n");
     assert!(again.starts_with("p.toml:7: ") && again.contains("\"a\" above"), "{again}");
     assert!(warnings("break_glass = false\n[metrics]\nlisten = \"0.0.0.0:1\"\n")[0].contains("loopback"));
+    let denies = "break_glass = \"admin\"\n[observer]\ndeny_exec = true\n";
+    assert!(
+        warnings(denies)[0].starts_with("p.toml:3: observer.deny_exec: keeps nobody"),
+        "{:?}",
+        warnings(denies)
+    );
+    assert!(warnings(&format!("{denies}[sc5]\nlocal = \"refuse\"\n")).is_empty());
+    assert_eq!(warnings(&format!("{denies}enabled = false\n[sc5]\nlocal = \"refuse\"\n")).len(), 1);
 }
 
 #[test]

@@ -134,6 +134,8 @@ const MUTATIONS: &[Mutation] = &[
     agent("mutation-undo-theirs", "a date that an administrator set is not undone"),
     agent("mutation-forget-expiry-date", "the former date of expiry comes back"),
     agent("mutation-end-roots", "nothing that runs as root or as an exempt account is ended"),
+    ledger("mutation-deny-forever", "a refusal to start programs ends with its lease"),
+    ledger("mutation-deny-spared", "root and the break-glass account may always start su"),
     ledger("mutation-drop-allowed", "an allow-listed address is never dropped"),
     ledger("mutation-longest-only", "a lease that ended hides none behind it"),
     ledger("mutation-no-lease-end", "a drop is a lease, which ends in the kernel itself"),

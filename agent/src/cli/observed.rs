@@ -81,5 +81,10 @@ pub(super) fn line(view: &ObserverView) -> String {
     let lost = if view.lost == 0 { String::new() } else { format!(", LOST {}", view.lost) };
     let found = view.unrecorded + view.no_process;
     let found = if found == 0 { String::new() } else { format!(", not accounted for: {found}") };
-    format!("{present} programs watched, {} started{lost}{found}", view.starts)
+    let denial = match &view.denies_not {
+        Some(why) => format!(", DENIES NOTHING: {why}"),
+        None if view.denies => format!(", {} denied by {}", view.denied, view.means.way.word()),
+        None => format!(", none denied (off; could be by {})", view.means.way.word()),
+    };
+    format!("{present} programs watched, {} started{denial}{lost}{found}", view.starts)
 }

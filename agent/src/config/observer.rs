@@ -1,13 +1,15 @@
 //! The table `[observer]`.
 //!
-//! Invariant: paths are absolute; at most [`MOST`] are watched.
+//! Invariants: paths are absolute; at most [`MOST`] are watched; what can never happen is warned of.
 
 use std::path::PathBuf;
 
 use serde::Serialize;
 
+use super::BreakGlass;
 use super::raw::{self, Item};
-use super::values::{Reader, short};
+use super::sc5::{Sc5, Word};
+use super::values::{Reader, place, short};
 
 /// Files that can be watched.
 const MOST: usize = 64;
@@ -38,19 +40,30 @@ pub struct Observer {
     pub watch: Vec<PathBuf>,
     /// Whether a failed logon that never reached the PAM line counts as a failure of the account.
     pub count_unrecorded: bool,
+    /// Whether a refused local user may start no su, login or sudo.
+    pub deny_exec: bool,
+    /// Who may always.
+    #[serde(skip)]
+    pub break_glass: Option<String>,
 }
 
 impl Default for Observer {
     fn default() -> Self {
-        Self { enabled: true, watch: USUAL.iter().map(PathBuf::from).collect(), count_unrecorded: false }
+        Self {
+            enabled: true,
+            watch: USUAL.iter().map(PathBuf::from).collect(),
+            count_unrecorded: false,
+            deny_exec: false,
+            break_glass: None,
+        }
     }
 }
 
 impl Reader<'_, '_> {
     /// The table.
-    pub(super) fn observer(&mut self, raw: &raw::Observer) -> Observer {
+    pub(super) fn observer(&mut self, raw: &raw::Observer, break_glass: &BreakGlass, sc5: &Sc5) -> Observer {
         let default = Observer::default();
-        Observer {
+        let observer = Observer {
             enabled: self.flag(&raw.enabled, "observer.enabled", default.enabled),
             watch: self.watch(&raw.watch).unwrap_or(default.watch),
             count_unrecorded: self.flag(
@@ -58,7 +71,18 @@ impl Reader<'_, '_> {
                 "observer.count_unrecorded",
                 default.count_unrecorded,
             ),
+            deny_exec: self.flag(&raw.deny_exec, "observer.deny_exec", default.deny_exec),
+            break_glass: match break_glass {
+                BreakGlass::Account(name) => Some(name.clone()),
+                BreakGlass::Refused => None,
+            },
+        };
+        if observer.deny_exec && (!observer.enabled || sc5.local == Word::Monitor) {
+            let text =
+                "keeps nobody from anything: it goes with observer.enabled = true and sc5.local = \"refuse\"";
+            self.problems.warning(place(&raw.deny_exec), "observer.deny_exec", text);
         }
+        observer
     }
 
     fn watch(&mut self, item: &Item) -> Option<Vec<PathBuf>> {

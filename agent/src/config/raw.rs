@@ -165,6 +165,7 @@ pub(super) struct Observer {
     pub(super) enabled: Item,
     pub(super) watch: Item,
     pub(super) count_unrecorded: Item,
+    pub(super) deny_exec: Item,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -75,8 +75,11 @@ pub(super) fn config(file: &raw::File, problems: &mut Problems<'_>) -> Option<Co
     let break_glass_limits =
         limits(file.break_glass_limits.limits(), "break_glass_limits", &default, problems);
     let mut read = Reader { problems };
+    let break_glass = read.break_glass(&file.break_glass);
+    let sc5 = read.sc5(&file.sc5);
     let config = Config {
-        break_glass: read.break_glass(&file.break_glass),
+        observer: read.observer(&file.observer, &break_glass, &sc5),
+        break_glass,
         reservation_max_age: read.time(&file.reservation_max_age, "reservation_max_age", MINUTE, DAY),
         confirm_time: read.time(&file.confirm_time, "confirm_time", 10 * MINUTE, DAY),
         root: Root {
@@ -92,8 +95,7 @@ pub(super) fn config(file: &raw::File, problems: &mut Problems<'_>) -> Option<Co
         break_glass_limits,
         metrics: Metrics { listen: read.listen(&file.metrics.listen) },
         filter: read.filter(&file.filter),
-        sc5: read.sc5(&file.sc5),
-        observer: read.observer(&file.observer),
+        sc5,
         notify: read.notify(&file.notify),
         breaker: read.breaker(&file.breaker),
         agent: Agent {

@@ -81,6 +81,8 @@ checks! {
     FilterStore = "filter-store", Warning;
     /// Logon programs are observed.
     Observer = "observer", Warning;
+    /// Locked-out users are kept from su, login and sudo, where they are to be.
+    ObserverDenies = "observer-denies", Warning;
     /// Everything that the observer saw was told.
     ObserverLost = "observer-lost", Note;
     /// Our auth line guards what is behind it.

@@ -23,9 +23,9 @@ pub(crate) use load::{absent, raise_memlock};
 pub use pins::{PinState, gate_pinned, other_versions, pin_states, prepare, switched_off};
 pub use ring::EventRing;
 pub use shape::{Maps, Shape, bytes};
-pub use sources::SourceTables;
+pub use sources::{SourceTables, USERS};
 pub use tables::{Occupancy, Slice, Stats, TableRow, Tables};
-pub use tracepoint::attach;
+pub use tracepoint::{attach, attach_lsm, load_lsm};
 pub use upgrade::retire_predecessors;
 
 use std::io;

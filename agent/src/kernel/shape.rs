@@ -74,6 +74,12 @@ impl Maps {
         self.check()
     }
 
+    /// Whether every one of them is pinned.
+    #[must_use]
+    pub fn pinned(&self) -> bool {
+        self.shapes.iter().all(|shape| Path::new(self.folder).join(shape.name).exists())
+    }
+
     /// Refuses pins that have another shape.
     ///
     /// # Errors

@@ -5,13 +5,20 @@
 
 use std::path::Path;
 
-use aya::maps::{Array, HashMap, MapData};
+use aya::maps::{Array, HashMap, MapData, MapType};
 use portcullis_common::abi::{self, map};
 use portcullis_common::sources::{BUCKETS, Bucket, Source, SourceRule, bucket_of};
 
-use super::KernelError;
 use super::load::absent;
 use super::tables::{BPF_F_LOCK, Tables, array, hash, keys, table};
+use super::{KernelError, Maps, Shape};
+
+/// The table of refused local users, for the observer, which asks it as well.
+pub const USERS: Maps = Maps {
+    folder: abi::PIN_DIR,
+    shapes: &[Shape::new(map::ACTORS, MapType::Hash, 8, 8, abi::MAX_ACTORS)],
+    removed: "counts and locks in the gate are lost, the store restores locks",
+};
 
 /// Open handles of the pinned tables of sources.
 pub struct SourceTables {

@@ -1,18 +1,19 @@
 //! Loads the observer's object over its pinned maps and puts its links in the place of older ones.
 //!
 //! Invariants: pins are root's (0600 in a 0700 folder); maps that are pinned are reused after their shape was checked;
-//! nothing here touches the gate, the filter or their pins.
+//! nothing here changes the gate, the filter or their pins; without the gate's table nobody is kept from anything.
 
 use std::path::{Path, PathBuf};
 
 use aya::maps::MapType;
 use aya::{Btf, EbpfLoader};
 use portcullis_common::observer::{
-    self, File, Layout, MAX_NAMES, MAX_RUNNING, MAX_WATCHED, OBSERVED_BYTES, OBSERVER_DIR, PIN_LINKS,
-    Process, Scope, Watch, map, stat,
+    self, File, Layout, MAX_NAMES, MAX_RUNNING, MAX_WATCHED, OBSERVED_BYTES, OBSERVER_DIR, PIN_CHECK_LINK,
+    PIN_LINKS, Process, Scope, Watch, map, stat,
 };
 
 use super::ObserverError;
+use super::denial::{self, Means};
 use super::types::Types;
 use crate::kernel::{self, KernelError, Maps, Shape, bytes};
 
@@ -24,6 +25,8 @@ const TYPES: &str = "/sys/kernel/btf/vmlinux";
 /// Programs and the tracepoints they hang on, in the order of their links.
 const PROGRAMS: [(&str, &str); 2] =
     [("observe_exec", "sched_process_exec"), ("observe_exit", "sched_process_exit")];
+/// The program that refuses, and its hook.
+const CHECK: (&str, &str) = ("observe_check", "bprm_check_security");
 /// Variable of the object with the kernel's offsets.
 const LAYOUT: &str = "LAYOUT";
 
@@ -59,24 +62,56 @@ pub fn attached() -> bool {
     PIN_LINKS.iter().all(|link| Path::new(link).exists())
 }
 
-/// Loads the object, pins its maps and attaches its programs.
+/// Loads the object, pins its maps and attaches its programs, in the place of those that are attached: there is no moment
+/// without. Tells how this kernel keeps locked-out users from starting programs. `deny`: whether it is to.
 ///
 /// # Errors
 /// `portcullis=off`, no bpffs, pins of another shape, or the kernel lacks what the observer reads.
-pub fn load(object: &[u8]) -> Result<(), ObserverError> {
+pub fn load(object: &[u8], deny: bool) -> Result<Means, ObserverError> {
     kernel::prepare().and_then(|()| MAPS.prepare()).map_err(told)?;
+    let users = kernel::USERS.pinned();
     kernel::raise_memlock();
     let layout = layout()?;
     let btf = Btf::from_sys_fs().map_err(failed("read the kernel's type information"))?;
     let mut loader = EbpfLoader::new();
     loader.btf(Some(&btf)).override_global(LAYOUT, &layout, true);
     MAPS.pin(&mut loader);
+    if users {
+        kernel::USERS.check().map_err(told)?;
+        kernel::USERS.pin(&mut loader);
+    }
     let mut ebpf = loader.load(object).map_err(failed("load the observer's object"))?;
     MAPS.tighten().map_err(told)?;
     for (program, link) in PROGRAMS.into_iter().zip(observer::PIN_LINKS) {
         kernel::attach(&mut ebpf, &btf, program, Path::new(link)).map_err(told)?;
     }
-    Ok(())
+    let means = check(&mut ebpf, &btf, deny && users);
+    if !users {
+        return Ok(Means::none("the gate's table of refused users is not there"));
+    }
+    Ok(means)
+}
+
+/// Loads the program that refuses, and attaches it where it is to; or takes away an older one.
+fn check(ebpf: &mut aya::Ebpf, btf: &Btf, deny: bool) -> Means {
+    let link = Path::new(PIN_CHECK_LINK);
+    let attached = denial::lsm_called().and_then(|()| {
+        let program = kernel::load_lsm(ebpf, btf, CHECK).map_err(|error| error.to_string())?;
+        if deny {
+            kernel::attach_lsm(program, CHECK.0, link).map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    });
+    if (!deny || attached.is_err())
+        && let Err(error) = std::fs::remove_file(link)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        log::error!("the observer: cannot remove {PIN_CHECK_LINK}: {error}");
+    }
+    match attached {
+        Ok(()) => Means::lsm(),
+        Err(why) => Means::signal(why),
+    }
 }
 
 /// Where this kernel keeps what the observer reads.

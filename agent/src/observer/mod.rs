@@ -4,8 +4,10 @@
 //! the gate tells (`portcullis_policy::observer`). [`Shared`] is what the rest of the agent sees of it.
 //!
 //! Invariants: where it does not load, gate and filter go on, and status, doctor and a metric say so; its ring buffer is
-//! its own, so no storm of programs crowds out a PAM record; it changes nothing but, when told to, an account's count.
+//! its own, so no storm of programs crowds out a PAM record; it changes nothing but, when told to, an account's count, and
+//! keeps nobody from anything but, when told to, who is locked out from su, login and sudo.
 
+pub mod denial;
 pub mod files;
 pub mod load;
 pub mod process;

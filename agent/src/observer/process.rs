@@ -228,6 +228,9 @@ fn result(process: &Process) -> Option<String> {
     if process.kind == kind::BECAME {
         return Some("became another program".to_owned());
     }
+    if process.kind == kind::DENIED || process.flags & flag::DENIED != 0 {
+        return Some("denied".to_owned());
+    }
     if process.kind != kind::END {
         return None;
     }

@@ -17,6 +17,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
+use super::denial::Means;
 use super::process::{ProcessView, program_of_service};
 use super::tables::Counts;
 use crate::config::observer::Observer;
@@ -62,6 +63,18 @@ pub struct ObserverView {
     pub no_process: u64,
     /// Guesses at their own passwords by `unix_chkpwd`.
     pub own_guesses: u64,
+    /// Whether locked-out users are kept from starting su, login and sudo.
+    #[serde(default)]
+    pub denies: bool,
+    /// Why they are not although they are to be.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub denies_not: Option<String>,
+    /// How this kernel would keep them.
+    #[serde(default)]
+    pub means: Means,
+    /// Programs they were kept from running.
+    #[serde(default)]
+    pub denied: u64,
 }
 
 #[derive(Debug, Default)]
@@ -104,7 +117,10 @@ impl Shared {
     }
 
     pub(super) fn counted(&self, counts: Counts) {
-        self.set(|view| (view.starts, view.ends, view.lost) = (counts.starts, counts.ends, counts.lost));
+        self.set(|view| {
+            (view.starts, view.ends, view.lost) = (counts.starts, counts.ends, counts.lost);
+            view.denied = counts.denied;
+        });
     }
 
     /// Another configuration; the observer's task takes it up within a second.
@@ -214,6 +230,11 @@ impl Collector for Shared {
         for (name, help, value) in [
             ("observer_loaded", "1 while logon programs are observed", i64::from(view.loaded)),
             ("observer_watched", "Watched programs that are there", present),
+            (
+                "observer_denies",
+                "1 while locked-out users may start no su, login or sudo",
+                i64::from(view.denies),
+            ),
         ] {
             ConstGauge::new(value).encode(encoder.encode_descriptor(
                 name,
@@ -228,6 +249,7 @@ impl Collector for Shared {
             ("observer_lost", "Starts and ends that found no room and were not told", view.lost),
             ("unrecorded_attempts", "Failed logons that never reached the PAM line", view.unrecorded),
             ("records_without_process", "PAM records whose program did not run", view.no_process),
+            ("observer_denied", "Programs that locked-out users were kept from running", view.denied),
             ("own_guesses", "Wrong passwords given to unix_chkpwd outside the PAM line", view.own_guesses),
         ] {
             ConstCounter::new(value).encode(encoder.encode_descriptor(

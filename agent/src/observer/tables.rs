@@ -6,11 +6,13 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 
 use aya::maps::{Array, HashMap, Map, MapData};
-use portcullis_common::observer::{File, Scope, Watch, map, stat};
+use portcullis_common::observer::{File, Scope, Watch, denial::scope, map, stat};
+use portcullis_policy::observer::Program;
 
 use super::ObserverError;
 use super::files::Watched;
 use super::load::pin;
+use super::process::program_of;
 
 /// What the kernel's side counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -21,6 +23,8 @@ pub struct Counts {
     pub ends: u64,
     /// Starts and ends that found no room in the ring buffer, and programs that found none in `RUNNING`.
     pub lost: u64,
+    /// Programs that locked-out users were kept from running.
+    pub denied: u64,
 }
 
 /// The maps.
@@ -63,7 +67,9 @@ impl Tables {
         let mut names = BTreeMap::new();
         for (number, one) in (1..).zip(list) {
             if let Some(file) = one.file {
-                files.entry(file).or_insert(Watch { program: number, reserved: 0 });
+                let program = program_of(&one.name());
+                let guarded = matches!(program, Program::Su | Program::Sudo | Program::Login);
+                files.entry(file).or_insert(Watch { program: number, guarded: u32::from(guarded) });
             }
             names.insert(one.comm(), number);
         }
@@ -86,10 +92,11 @@ impl Tables {
     }
 
     /// Observes programs of the agent's pid namespace, in the mount namespaces of it and of process 1; or nothing.
+    /// `deny`: and keeps who is locked out from guarded ones, all but root and this uid (0: nobody else).
     ///
     /// # Errors
     /// The namespaces cannot be read, or the map not written.
-    pub fn observe(&mut self, on: bool) -> Result<(), ObserverError> {
+    pub fn observe(&mut self, on: bool, deny: Option<u32>) -> Result<(), ObserverError> {
         let pids = std::fs::metadata("/proc/self/ns/pid").map_err(failed("read the pid namespace"))?;
         let mount = |path: &str| std::fs::metadata(path).map(|found| u32::try_from(found.ino()).unwrap_or(0));
         let own = mount("/proc/self/ns/mnt").map_err(failed("read the mount namespace"))?;
@@ -100,8 +107,8 @@ impl Tables {
             device: pids.dev(),
             pids: pids.ino(),
             mounts: [first, own],
-            on: u32::from(on),
-            reserved: 0,
+            on: u32::from(on) * (scope::OBSERVE + u32::from(deny.is_some()) * scope::DENY),
+            spared: deny.unwrap_or(0),
         };
         self.scope.set(0, scope, 0).map_err(failed("say whose programs are observed"))
     }
@@ -118,6 +125,7 @@ impl Tables {
             lost: get(stat::LOST_STARTS)?
                 .saturating_add(get(stat::LOST_ENDS)?)
                 .saturating_add(get(stat::NO_ROOM)?),
+            denied: get(stat::DENIED)?,
         })
     }
 }

@@ -10,13 +10,14 @@ use aya::maps::{Map, MapData, RingBuf};
 use bytes::Bytes;
 use jiff::Timestamp;
 use portcullis_common::abi::{Detail, Entry, outcome, source, via};
-use portcullis_common::observer::{Process, flag, kind, map};
+use portcullis_common::observer::{Process, denial::actor, flag, kind, map};
 use portcullis_policy::Boot;
 use portcullis_policy::observer::{Corroboration, Ended, Finding, Record};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::MissedTickBehavior;
 
+use super::denial::{Denials, Means, Way};
 use super::files::{self, Watched};
 use super::load::{self, OBJECT};
 use super::tables::Tables;
@@ -41,26 +42,48 @@ const TOLD: Duration = Duration::from_secs(60);
 ///
 /// What goes wrong is logged: the gate does not wait for the observer.
 pub fn bring_up(config: &Observer) {
-    if let Err(error) = start(config, true) {
+    if let Err(error) = start(config) {
         log::error!("{error}");
     }
 }
 
-/// The kernel's side, working or switched off; none: it is off and was never loaded.
-fn start(config: &Observer, anew: bool) -> Result<Option<Tables>, ObserverError> {
+/// The kernel's side at work.
+struct Started {
+    tables: Tables,
+    means: Means,
+    /// Whether it keeps who is locked out from su, login and sudo; an error: it is to, and why it does not.
+    denies: Result<bool, String>,
+}
+
+/// Starts the kernel's side, in the place of one that runs; none: it is off.
+fn start(config: &Observer) -> Result<Option<Started>, ObserverError> {
     if !config.enabled {
         if load::attached() {
-            Tables::open()?.observe(false)?;
+            Tables::open()?.observe(false, None)?;
         }
         return Ok(None);
     }
-    if anew || !load::attached() {
-        load::load(OBJECT)?;
-    }
+    let spared = spared(config);
+    let means = load::load(OBJECT, matches!(spared, Ok(Some(_))))?;
+    let denies = spared.and_then(|spared| match (spared, &means) {
+        (Some(_), Means { way: Way::None, why }) => Err(why.clone().unwrap_or_default()),
+        (spared, _) => Ok(spared),
+    });
     let mut tables = Tables::open()?;
     tables.watch(&files::resolve(&config.watch))?;
-    tables.observe(true)?;
-    Ok(Some(tables))
+    tables.observe(true, denies.clone().unwrap_or_default())?;
+    Ok(Some(Started { tables, means, denies: denies.map(|spared| spared.is_some()) }))
+}
+
+/// The uid that is kept from nothing, besides root's (0: there is none); none: nobody is kept from anything.
+fn spared(config: &Observer) -> Result<Option<u32>, String> {
+    match (config.deny_exec, &config.break_glass) {
+        (false, _) => Ok(None),
+        (true, None) => Ok(Some(0)),
+        (true, Some(name)) => uid_of(name)
+            .map(Some)
+            .ok_or_else(|| format!("the break_glass account {name} is not found, and might be meant")),
+    }
 }
 
 /// The task.
@@ -73,6 +96,7 @@ pub struct Task {
     watched: Vec<Watched>,
     names: Names,
     judge: Corroboration,
+    denials: Denials,
     lost: u64,
     told: Option<std::time::Instant>,
 }
@@ -95,6 +119,7 @@ impl Task {
             watched: Vec::new(),
             names: Names::default(),
             judge: Corroboration::default(),
+            denials: Denials::default(),
             lost: 0,
             told: None,
         }
@@ -116,17 +141,24 @@ impl Task {
     /// Starts as the configuration says.
     fn begin(&mut self) {
         self.ring = None;
-        let begun = start(&self.config, false).and_then(|tables| {
-            if tables.is_some() {
+        let begun = start(&self.config).and_then(|started| {
+            if started.is_some() {
                 self.ring = Some(open()?);
             }
-            Ok(tables)
+            Ok(started)
         });
         let problem = begun.as_ref().err().map(ToString::to_string);
         if let Some(problem) = &problem {
             log::error!("{problem}");
         }
-        self.tables = begun.unwrap_or_default();
+        let (tables, means, denies) = match begun.unwrap_or_default() {
+            Some(Started { tables, means, denies }) => (Some(tables), means, denies),
+            None => (None, Means::default(), Ok(false)),
+        };
+        if let Err(why) = &denies {
+            log::error!("the observer keeps nobody from su, login and sudo: {why}");
+        }
+        self.tables = tables;
         self.lost =
             self.tables.as_ref().and_then(|tables| tables.counts().ok()).map_or(0, |counts| counts.lost);
         // Programs that were running before are not known.
@@ -139,6 +171,9 @@ impl Task {
             view.enabled = enabled;
             view.loaded = loaded;
             view.problem = problem;
+            view.means = means;
+            view.denies = denies == Ok(true);
+            view.denies_not = denies.err();
         });
         self.show_watched();
     }
@@ -234,13 +269,32 @@ impl Task {
     fn saw(&mut self, seen: &Process, now: &Now) {
         let known = self.watched.iter().find(|one| one.file == Some(seen.file));
         let name = known.map_or_else(|| crate::text::field(&seen.comm), Watched::name);
-        if seen.kind == kind::START {
+        if seen.kind == kind::DENIED || (seen.kind == kind::START && seen.flags & flag::DENIED != 0) {
+            self.denied(seen, &name, now);
+        }
+        if seen.kind == kind::DENIED {
+            // It never was one.
+        } else if seen.kind == kind::START {
             self.judge.started(seen.pid, Boot(seen.started));
         } else {
             self.judge.ended(process::end_of(seen, &name));
         }
         let view = process::view(seen, &name, now, &mut self.names);
         self.shared.remember(view);
+    }
+
+    /// Somebody who is locked out was kept from a program.
+    fn denied(&mut self, seen: &Process, name: &str, now: &Now) {
+        let who = actor(seen.uid, seen.login);
+        let Some(more) = self.denials.tell(who, Boot(seen.started)) else { return };
+        let view = process::view(seen, name, now, &mut self.names);
+        let mut event = Event::new(view.started, "exec_denied");
+        event.actor = Some(rows::actor(crate::event::Source::Local(who), &mut self.names));
+        event.service = Some(view.program);
+        event.tty = view.tty;
+        let before = if more == 0 { String::new() } else { format!("; {more} more since he was told of") };
+        event.detail = Some(format!("locked out: {}{before}", view.chain));
+        self.publish(log::Level::Warn, event);
     }
 
     fn found(&mut self, finding: Finding) {

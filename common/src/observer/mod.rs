@@ -1,11 +1,13 @@
 //! The observer's share: records of its maps, the names of its pins.
 //!
 //! * [`record`]: what lies in the maps and crosses the ring buffer.
+//! * [`denial`]: who is kept from starting which of them.
 //! * [`layout`]: where the running kernel keeps what the observer reads; filled in by the loader from the kernel's own
 //!   type information, so that one object serves all kernels.
 //!
 //! Invariants: as in [`crate::abi`]; a change of any record raises [`OBSERVER_ABI`], which is part of the pin path.
 
+pub mod denial;
 pub mod layout;
 pub mod record;
 
@@ -21,6 +23,9 @@ pub const PIN_LINKS: [&str; 2] = [
     "/sys/fs/bpf/portcullis/observer-v1/observe_exec_link",
     "/sys/fs/bpf/portcullis/observer-v1/observe_exit_link",
 ];
+
+/// The link of the program at `bprm_check_security`, where a locked-out user's programs are refused before they start.
+pub const PIN_CHECK_LINK: &str = "/sys/fs/bpf/portcullis/observer-v1/observe_check_link";
 
 /// Names of the maps, which are the names of their pins too.
 pub mod map {
@@ -62,6 +67,8 @@ pub mod stat {
     pub const LOST_ENDS: u32 = 3;
     /// Starts that found no room in `RUNNING`: neither they nor their ends are told.
     pub const NO_ROOM: u32 = 4;
+    /// Programs that a locked-out user was kept from running.
+    pub const DENIED: u32 = 5;
     /// Entries of the map.
     pub const ENTRIES: u32 = 8;
 }
@@ -74,6 +81,8 @@ pub mod kind {
     pub const END: u32 = 2;
     /// Its process became another program (`newgrp` becomes a shell).
     pub const BECAME: u32 = 3;
+    /// It was refused before it started. There is no end to come, and arguments are not known.
+    pub const DENIED: u32 = 4;
 }
 
 /// Bits of `Process::flags`.
@@ -83,6 +92,8 @@ pub mod flag {
     /// A child of it started a program with its user's own rights (real and effective user the same): a session, or the
     /// command that was asked for.
     pub const SERVED: u32 = 2;
+    /// Killed before its first instruction: who started it is locked out.
+    pub const DENIED: u32 = 4;
 }
 
 /// A login uid that is not set.

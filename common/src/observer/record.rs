@@ -23,8 +23,8 @@ pub struct File {
 pub struct Watch {
     /// Number of the program in the agent's list, from 1.
     pub program: u32,
-    /// Always zero.
-    pub reserved: u32,
+    /// 1: no program for who is locked out, see [`super::denial`].
+    pub guarded: u32,
 }
 
 /// Whose programs are observed: value of `OBSERVER_SCOPE`.
@@ -37,10 +37,10 @@ pub struct Scope {
     pub pids: u64,
     /// Inodes of the mount namespaces: process 1's and the agent's own. 0: none.
     pub mounts: [u32; 2],
-    /// 1: observe.
+    /// Bits of [`super::denial::scope`]; 0: nothing is observed.
     pub on: u32,
-    /// Always zero.
-    pub reserved: u32,
+    /// A uid that is never kept from anything, as root is not: the break-glass account's. 0: root alone.
+    pub spared: u32,
 }
 
 /// A process above a program.

@@ -2,8 +2,9 @@
 //!
 //! * [`observe_exec`] at `tp_btf/sched_process_exec`.
 //! * [`observe_exit`] at `tp_btf/sched_process_exit`.
+//! * [`observe_check`] at `lsm/bprm_check_security`, loaded only where who is locked out may start no su.
 //!
-//! Invariants: it only looks; what nobody asked for leaves after a few loads and lookups (docs/observer.md has the cost);
+//! Invariants: it only looks, but for [`deny`]; what nobody asked for leaves after a few loads and lookups (docs/observer.md has the cost);
 //! nothing outside the agent's namespaces is told.
 #![no_std]
 #![no_main]
@@ -11,13 +12,17 @@
 #![allow(internal_features, reason = "core_intrinsics: atomic_xadd, as in the gate")]
 #![allow(missing_docs, reason = "a binary; aya's macros make public items of their own")]
 
+mod deny;
 mod kernel;
 mod maps;
 #[path = "../object.rs"]
 mod object;
 mod told;
 
-use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+use aya_ebpf::{
+    macros::{btf_tracepoint, lsm},
+    programs::{BtfTracePointContext, LsmContext},
+};
 
 use kernel::Place;
 
@@ -33,4 +38,10 @@ pub fn observe_exec(ctx: BtfTracePointContext) -> i32 {
 pub fn observe_exit(ctx: BtfTracePointContext) -> i32 {
     told::ended(Place::new(ctx.arg(0)));
     0
+}
+
+/// A program is about to be started: 0, or -EPERM.
+#[lsm(hook = "bprm_check_security")]
+pub fn observe_check(ctx: LsmContext) -> i32 {
+    deny::check(Place::new(ctx.arg(0)))
 }

@@ -7,6 +7,7 @@ use aya_ebpf::{
     btf_maps::{Array, HashMap, RingBuf},
     macros::btf_map,
 };
+use portcullis_common::abi::MAX_ACTORS;
 use portcullis_common::observer::{
     File, MAX_NAMES, MAX_RUNNING, MAX_WATCHED, OBSERVED_BYTES, Process, Scope, Watch, stat,
 };
@@ -27,6 +28,10 @@ pub static BLANK: Array<Process, 1> = Array::new();
 pub static OBSERVER_STATS: Array<u64, { stat::ENTRIES as usize }> = Array::new();
 #[btf_map]
 pub static OBSERVED: RingBuf<Process, { OBSERVED_BYTES as usize }> = RingBuf::new();
+
+/// The gate's table of local users that are refused, until when. Where the gate is not there it is empty, and nobody is.
+#[btf_map]
+pub static ACTORS: HashMap<u64, u64, { MAX_ACTORS as usize }, NO_PREALLOC> = HashMap::new();
 
 /// Adds one to a counter.
 #[inline(always)]

@@ -19,6 +19,7 @@ use portcullis_common::observer::{
 };
 
 use crate::{
+    deny,
     kernel::{Place, Somewhere, at},
     maps::{BLANK, OBSERVED, OBSERVER_SCOPE, RUNNING, WATCHED, WATCHED_NAMES, count},
 };
@@ -27,31 +28,39 @@ use crate::{
 #[inline(always)]
 pub fn started(task: Place, program: Place) {
     let Some(scope) = OBSERVER_SCOPE.get(0) else { return };
-    if scope.on == 0 {
+    if scope.on == 0 || !is_mounted_here(scope, task) {
         return;
     }
-    let mounts: u32 = task.to(at!(nsproxy)).to(at!(mnt_ns)).number(at!(mnt_inum));
-    let [first, second] = scope.mounts;
-    if mounts != first && mounts != second {
-        return;
-    }
-    let inode = program.to(at!(file)).to(at!(f_inode));
-    let file =
-        File { inode: inode.number(at!(i_ino)), device: inode.to(at!(i_sb)).number(at!(s_dev)), pad: 0 };
+    let file = file_of(program);
     // SAFETY: a helper without arguments.
     let key = unsafe { bpf_get_current_task() };
     // SAFETY: the agent replaces whole values.
-    let number = match unsafe { WATCHED.get(file) } {
-        Some(watch) => watch.program,
+    let (number, guarded) = match unsafe { WATCHED.get(file) } {
+        Some(watch) => (watch.program, watch.guarded),
         None => {
             pass_by(task, key);
             if !named() {
                 return;
             }
-            0
+            (0, 0)
         }
     };
-    watched(scope, file, number, key, program);
+    watched(scope, file, number, guarded, key, program);
+}
+
+/// Whether a task is in one of the mount namespaces that are observed.
+#[inline(always)]
+pub fn is_mounted_here(scope: &Scope, task: Place) -> bool {
+    let mounts: u32 = task.to(at!(nsproxy)).to(at!(mnt_ns)).number(at!(mnt_inum));
+    let [first, second] = scope.mounts;
+    mounts == first || mounts == second
+}
+
+/// The file that is executed.
+#[inline(always)]
+pub fn file_of(program: Place) -> File {
+    let inode = program.to(at!(file)).to(at!(f_inode));
+    File { inode: inode.number(at!(i_ino)), device: inode.to(at!(i_sb)).number(at!(s_dev)), pad: 0 }
 }
 
 /// Whether the current task has the name of a watched program.
@@ -81,9 +90,9 @@ fn pass_by(task: Place, key: u64) {
     }
 }
 
-/// Makes the row of a watched program and tells of it.
+/// The current process's id in the pid namespace that is observed; none outside of it.
 #[inline(always)]
-fn watched(scope: &Scope, file: File, number: u32, key: u64, program: Place) {
+pub fn pid_here(scope: &Scope) -> Option<u32> {
     let mut ids = bpf_pidns_info { pid: 0, tgid: 0 };
     // SAFETY: the helper writes our own variable.
     let outside = unsafe {
@@ -94,17 +103,37 @@ fn watched(scope: &Scope, file: File, number: u32, key: u64, program: Place) {
             size_of::<bpf_pidns_info>() as u32,
         )
     };
-    if outside != 0 {
-        return;
-    }
+    if outside == 0 { Some(ids.tgid) } else { None }
+}
+
+/// Makes the row of a watched program and tells of it; kills it first, where it must not run.
+#[inline(always)]
+fn watched(scope: &Scope, file: File, number: u32, guarded: u32, key: u64, program: Place) {
+    let Some(pid) = pid_here(scope) else { return };
+    let denied = deny::kill(scope, guarded, key);
     let Some(blank) = BLANK.get(0) else { return };
     if RUNNING.insert(key, blank, 0).is_err() {
         count(stat::NO_ROOM);
         return;
     }
     let Some(row) = RUNNING.get_ptr_mut(key) else { return };
-    fill(row, file, number, ids.tgid, key, program.number(at!(filename)));
+    fill(row, file, number, pid, key, program.number(at!(filename)));
+    // SAFETY: the row is this task's alone, and lives until its exit.
+    unsafe { (*row).flags |= denied };
     tell(row, stat::STARTS);
+}
+
+/// The login uid of a task.
+#[inline(always)]
+pub fn login_of(task: Somewhere) -> u32 {
+    if at!(loginuid) == ABSENT { NO_LOGIN } else { task.number(at!(loginuid)) }
+}
+
+/// Fills in a row, arguments as well.
+#[inline(always)]
+fn fill(row: *mut Process, file: File, number: u32, pid: u32, key: u64, path: u64) {
+    describe(row, file, number, pid, key, path);
+    arguments(row, Somewhere(key));
 }
 
 #[allow(
@@ -112,10 +141,10 @@ fn watched(scope: &Scope, file: File, number: u32, key: u64, program: Place) {
     reason = "one operation: the fields of one record, by one pointer"
 )]
 #[inline(always)]
-fn fill(row: *mut Process, file: File, number: u32, pid: u32, key: u64, path: u64) {
+pub fn describe(row: *mut Process, file: File, number: u32, pid: u32, key: u64, path: u64) {
     let task = Somewhere(key);
     let leader = task.to(at!(group_leader));
-    let login = if at!(loginuid) == ABSENT { NO_LOGIN } else { task.number(at!(loginuid)) };
+    let login = login_of(task);
     let session = if at!(sessionid) == ABSENT { NO_LOGIN } else { task.number(at!(sessionid)) };
     // SAFETY: helpers without arguments.
     let (now, cgroup) = unsafe { (bpf_ktime_get_boot_ns(), bpf_get_current_cgroup_id()) };
@@ -137,7 +166,6 @@ fn fill(row: *mut Process, file: File, number: u32, pid: u32, key: u64, path: u6
         let _ = bpf_probe_read_kernel_str((&raw mut (*row).path).cast(), PATH_BYTES as u32, path as *const _);
     }
     terminal(row, task);
-    arguments(row, task);
     ancestors(row, task);
 }
 

@@ -19,6 +19,8 @@ use std::time::Duration;
 const WORK: &str = "/run/portcullis-vm";
 /// The emulated machine needs 10 to 60 s for a boot and all of its checks; a busy host much more.
 const PATIENCE: Duration = Duration::from_secs(420);
+/// Debian's, with bpf, which Debian's kernels have in the list by themselves and Ubuntu's do not.
+const LSMS: &str = "lsm=landlock,lockdown,yama,apparmor,bpf";
 const MEMORY: &str = "1024M";
 /// The rust one of Debian 13.
 const NEW_VIRTIOFSD: &str = "/usr/libexec";
@@ -71,7 +73,7 @@ fn once(options: &Boot, initrd: &Path, disk: &Path, again: &str) -> Result<bool>
         qemu.args(["-device", &format!("vhost-user-fs-pci,chardev={tag},tag={tag}")]);
     }
     qemu.arg("-kernel").arg(options.kernel.join(IMAGE)).arg("-initrd").arg(initrd);
-    qemu.args(["-append", &format!("console=ttyS0 quiet panic=-1 -- {GUEST_VERB} {again}")]);
+    qemu.args(["-append", &format!("console=ttyS0 quiet panic=-1 {LSMS} -- {GUEST_VERB} {again}")]);
     for file in [&console, &said] {
         qemu.arg("-serial").arg(format!("file:{}", file.display()));
     }

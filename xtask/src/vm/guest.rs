@@ -2,7 +2,7 @@
 //! what both boots share, starts Portcullis as the sandbox does, and runs the checks. Speaks over the second serial port
 //! and powers off.
 
-use super::report::{CHECKS, FILTER, Outcome, REBOOT, end, line};
+use super::report::{CHECKS, FILTER, OBSERVER, Outcome, REBOOT, end, line};
 use super::{REBOOT_INSIDE, calls, programs};
 use crate::demo;
 use crate::error::{Error, Result};
@@ -100,6 +100,7 @@ fn prepare() -> Result<Passwords> {
     root::devices(system)?;
     attach("proc", "/system/proc", "proc", MsFlags::empty(), None)?;
     attach("sysfs", "/system/sys", "sysfs", MsFlags::empty(), None)?;
+    attach("securityfs", "/system/sys/kernel/security", "securityfs", MsFlags::empty(), None)?;
     attach("bpf", "/system/sys/fs/bpf", "bpf", MsFlags::empty(), Some("mode=0700"))?;
     root::tmpfs(&system.join("run"), "mode=0755")?;
     root::tmpfs(&system.join("tmp"), "mode=1777")?;
@@ -188,9 +189,50 @@ cp /root/before.toml $config
 portcullis reload >/dev/null
 "#;
 
-fn filter() -> std::result::Result<String, String> {
+/// kon guesses at three accounts and is locked out: a su of his is seen, the next ones never start, by the LSM where it is
+/// active, else by signal; after his lease they do. Says by which.
+const OBSERVER_SCRIPT: &str = r#"
+config=/etc/portcullis/portcullis.toml
+cp $config /root/before.toml
+kon() { setpriv --reuid kon --regid kon --clear-groups su "$1" -c true; }
+wait_for() {
+    turn=0
+    until "$@"; do
+        turn=$((turn + 1))
+        [ $turn -lt 300 ] || { echo "in vain: $*"; portcullis status; portcullis observe; exit 1; }
+        sleep 0.1
+    done
+}
+status() { portcullis status | grep -q "^observer .*$1"; }
+saw() { portcullis observe | grep -q "$1"; }
+refused() { portcullis sources | grep -q refused; }
+starts() { kon jon </dev/null 2>&1 | grep -q assword; }
+printf '\n[observer]\ndeny_exec = true\n[sc5]\nlocal = "refuse"\naccounts = 3\ndrop_time = "30s"\n' >> $config
+portcullis reload >/dev/null || exit 1
+wait_for status 'denied by'
+for account in jon admin root; do echo wrong | kon $account 2>/dev/null; done
+wait_for saw 'exit 1.*su$'
+wait_for refused
+said=$(kon jon </dev/null 2>&1)
+code=$?
+if grep -q bpf /sys/kernel/security/lsm; then
+    status 'by LSM' || { portcullis status; portcullis doctor; exit 1; }
+    [ $code = 126 ] || { echo "su ended with $code: $said"; exit 1; }
+    echo "$said" | grep -q 'Operation not permitted' || { echo "su: $said"; exit 1; }
+else
+    status 'by signal' && [ $code = 137 ] || { echo "su ended with $code: $said"; portcullis status; exit 1; }
+fi
+wait_for saw ' denied '
+echo "$(portcullis status | sed -n 's/^observer  *//p'); su ended with $code"
+wait_for starts
+for account in jon admin root; do portcullis unlock $account >/dev/null; done
+cp /root/before.toml $config
+portcullis reload >/dev/null
+"#;
+
+fn script(text: &str) -> std::result::Result<String, String> {
     let mut shell = sandbox::inside("sh");
-    shell.args(["-c", FILTER_SCRIPT]);
+    shell.args(["-c", text]);
     let output = shell.output().map_err(|error| format!("sh did not start: {error}"))?;
     let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     if output.status.success() {
@@ -216,7 +258,8 @@ fn checks(passwords: &Passwords) {
         let answer = match check {
             "calls" => calls::sequence(),
             "exit" => calls::death(),
-            FILTER => filter(),
+            FILTER => script(FILTER_SCRIPT),
+            OBSERVER => script(OBSERVER_SCRIPT),
             // The second boot tells what came of it.
             REBOOT => match play(REBOOT_INSIDE, &["before"], passwords) {
                 Ok(_) => continue,
