@@ -48,6 +48,7 @@ impl Host {
         let (kind, id) = match from {
             Source::V4(address) => (source::IPV4, u64::from(address)),
             Source::V6(upper) => (source::IPV6, upper),
+            Source::Near(address) => (source::IPV6, address as u64),
             Source::Local(uid) => (source::LOCAL, u64::from(uid)),
         };
         let what = Happened { kind, id, account, pass: u32::from(pass) };

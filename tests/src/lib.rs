@@ -29,6 +29,7 @@ pub mod bench;
 pub mod books;
 pub mod bpf;
 pub mod crowd;
+pub mod decisions;
 pub mod drops;
 pub mod footprint;
 pub mod frames;

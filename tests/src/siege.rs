@@ -37,13 +37,27 @@ impl Siege {
     /// # Errors
     /// When one of them cannot be made, or the filter does not come to an interface.
     pub fn begin() -> Result<Self> {
-        let (attacker, innocent) = (Host::new("besieger", 11)?, Host::new("visitor", 12)?);
+        Self::of(Host::new("besieger", 11)?, Host::new("visitor", 12)?)
+    }
+
+    /// The same with both hosts and this system on one IPv6 network, by which they come: 2001:db8:77::2, ::3 and ::1.
+    ///
+    /// # Errors
+    /// As [`Siege::begin`].
+    pub fn on_one_network() -> Result<Self> {
+        Self::of(Host::new("besieger", 11)?.on_bridge(2)?, Host::new("visitor", 12)?.on_bridge(3)?)
+    }
+
+    fn of(attacker: Host, innocent: Host) -> Result<Self> {
         for host in [&attacker, &innocent] {
             wait_for("the filter on the interface", 10, || filtered(&host.interface))?;
             wait_for("the wire", 10, || host.pings())?;
         }
-        let [lines, more] = [&attacker, &innocent].map(|host| format!("ListenAddress {}", host.here[0]));
-        let sshd = Sshd::start(PORT, &format!("{lines}\n{more}\nPasswordAuthentication yes"))?;
+        let all = attacker.here.into_iter().chain(innocent.here);
+        let mut here: Vec<String> = all.map(|address| format!("ListenAddress {address}")).collect();
+        here.sort();
+        here.dedup();
+        let sshd = Sshd::start(PORT, &format!("{}\nPasswordAuthentication yes", here.join("\n")))?;
         Ok(Self { attacker, innocent, _sshd: sshd })
     }
 
@@ -52,6 +66,18 @@ impl Siege {
     /// # Errors
     /// When ssh cannot be started.
     pub fn logon(&self, from: &Host, user: &str, password: &str) -> Result<Logon> {
+        self.logon_by(from, &[], user, password)
+    }
+
+    /// A logon from one of several addresses that a host has.
+    ///
+    /// # Errors
+    /// As [`Siege::logon`].
+    pub fn logon_from(&self, from: &Host, address: IpAddr, user: &str, password: &str) -> Result<Logon> {
+        self.logon_by(from, &["-b", &address.to_string()], user, password)
+    }
+
+    fn logon_by(&self, from: &Host, more: &[&str], user: &str, password: &str) -> Result<Logon> {
         let target = format!("{user}@{}", from.here[0]);
         let port = PORT.to_string();
         let options = [
@@ -65,6 +91,7 @@ impl Siege {
         ];
         let mut all = vec!["-p", password, "ssh", "-p", port.as_str()];
         all.extend(options);
+        all.extend(more);
         all.extend([target.as_str(), "id -un"]);
         let (_, text) = from.run("sshpass", &all)?;
         Ok(if text.lines().any(|line| line.trim() == user) {

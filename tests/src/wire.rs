@@ -64,6 +64,26 @@ impl Host {
         Ok(Self { name, interface, addresses: [four(2), six(2)], here: [four(1), six(1)] })
     }
 
+    /// Puts it on a bridge with this system and others: 2001:db8:77::END, this system is ::1. From then on these are the
+    /// addresses it is known by.
+    ///
+    /// # Errors
+    /// When ip(8) refuses.
+    pub fn on_bridge(self, end: u16) -> Result<Self> {
+        if !Path::new("/sys/class/net/shared").exists() {
+            must("ip", "link add name shared type bridge")?;
+            must("ip", "addr add 2001:db8:77::1/64 dev shared nodad")?;
+            must("ip", "link set shared up")?;
+        }
+        let Self { name, interface, .. } = &self;
+        must("ip", &format!("addr flush dev {interface}"))?;
+        must("ip", &format!("link set {interface} master shared"))?;
+        must("ip", &format!("-n {name} addr flush dev e0 scope global"))?;
+        must("ip", &format!("-n {name} addr add 2001:db8:77::{end:x}/64 dev e0 nodad"))?;
+        let address = |end| IpAddr::from([0x2001, 0xdb8, 0x77, 0, 0, 0, 0, end]);
+        Ok(Self { addresses: [address(end); 2], here: [address(1); 2], ..self })
+    }
+
     /// Runs a program there: status 0 or not, and all it printed.
     ///
     /// # Errors

@@ -109,6 +109,8 @@ const MUTATIONS: &[Mutation] = &[
         breaks: "nothing stays answered that the rules do not ask for",
         place: Place::Host("portcullis-policy"),
     },
+    policy("mutation-forget-service", "what is not known of the service widens no answer"),
+    agent("mutation-no-neighbours", "a guesser in this host's own IPv6 network is counted by itself"),
     module("mutation-no-wait", "a right guess waits for a free one"),
     module("mutation-skip-confirm", "a login that goes on clears the failures"),
     module("mutation-grant", "the module never grants"),

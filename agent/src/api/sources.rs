@@ -15,7 +15,6 @@ use serde::{Deserialize, Serialize};
 use super::view::Actor;
 use super::{Answer, ApiError, Context, PeerInfo, root};
 use crate::engine::command::Command;
-use crate::filter::Net;
 
 /// A row of `portcullis sources`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,8 +77,7 @@ async fn list(State(context): State<Context>, from: PeerInfo) -> Answer {
 
 async fn explain(State(context): State<Context>, Path(address): Path<IpAddr>, from: PeerInfo) -> Answer {
     root(&from)?;
-    let net = Net::source(address);
-    let row = context.engine.ask(|reply| Command::Source(net, reply)).await?;
+    let row = context.engine.ask(|reply| Command::Source(address, reply)).await?;
     Ok(Json(row).into_response())
 }
 

@@ -3,6 +3,8 @@
 //! Invariants: the engine owns all state, so every question goes through one bounded queue; an asker that went away
 //! changes nothing.
 
+use std::net::IpAddr;
+
 use tokio::sync::{mpsc, oneshot};
 
 use crate::api::sources::{ReportRequest, SourceRow};
@@ -70,7 +72,7 @@ pub enum Command {
     /// Sources with something on the books, or remembered.
     Sources(Reply<Vec<SourceRow>>),
     /// One source.
-    Source(Net, Reply<SourceRow>),
+    Source(IpAddr, Reply<SourceRow>),
     /// An administrator let these networks go.
     Released(Vec<Net>, Reply<()>),
     /// A logon that another program saw.

@@ -50,7 +50,7 @@ impl Engine {
                 answer(reply, view);
             }
             Command::Sources(reply) => answer(reply, self.source_rows()?),
-            Command::Source(net, reply) => answer(reply, self.source_by_net(net)?),
+            Command::Source(address, reply) => answer(reply, self.source_by_address(address)?),
             Command::Released(nets, reply) => {
                 for net in nets {
                     self.release_source(Target::Net(policy_net(net)))?;

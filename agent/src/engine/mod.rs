@@ -11,6 +11,7 @@ pub mod command;
 mod commands;
 mod events;
 mod modes;
+mod neighbours;
 mod pairs;
 mod restore;
 mod rungs;
@@ -121,6 +122,7 @@ pub struct Engine {
     last_members: Instant,
     source_tables: SourceTables,
     sources: portcullis_policy::sources::Sources,
+    neighbours: neighbours::Neighbours,
     source_wake: Boot,
     /// Trips of sources that were handled.
     source_trips: u64,

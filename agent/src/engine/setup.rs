@@ -171,6 +171,7 @@ impl Engine {
             last_members: Instant::now(),
             source_tables: SourceTables::open()?,
             sources: source_policy,
+            neighbours: super::neighbours::Neighbours::new(),
             source_wake: Boot::NEVER,
             source_trips: 0,
             answers: JoinSet::new(),

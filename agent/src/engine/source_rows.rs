@@ -3,10 +3,11 @@
 //! Invariant: a question changes nothing; a report is counted by the gate, as a logon through PAM is.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use portcullis_common::abi::{Detail, Entry, outcome, source};
 use portcullis_common::sources::{Source as Counted, SourceCounts, TRIES};
-use portcullis_policy::sources::{Memory, Target};
+use portcullis_policy::sources::{Memory, Source::Near, Target};
 
 use super::command::CommandError;
 use super::sources::{name_of, words};
@@ -42,6 +43,12 @@ impl Engine {
                 *counted = Some(*found);
             }
         })?;
+        for (address, found) in self.neighbours.all() {
+            if let Some(net) = portcullis_policy::sources::Net::of(Near(address)) {
+                let (counted, _) = known.entry(Target::Net(net)).or_default();
+                *counted = Some(found);
+            }
+        }
         let rule = self.source_tables.rule()?;
         let mut rows = Vec::new();
         for (target, (counted, memory)) in known {
@@ -54,15 +61,19 @@ impl Engine {
     }
 
     /// One source, by its address.
-    pub(super) fn source_by_net(&mut self, net: Net) -> Result<SourceRow, EngineError> {
+    pub(super) fn source_by_address(&mut self, address: IpAddr) -> Result<SourceRow, EngineError> {
         let now = Now::read()?;
+        let net = self.net_of(address.to_canonical());
         let target = Target::Net(policy_net(net));
         let (kind, id) = match net {
             Net::V4(address, _) => (source::IPV4, u64::from(address)),
             Net::V6(address, _) => (source::IPV6, u64::try_from(address >> 64).unwrap_or(0)),
         };
         let rule = self.source_tables.rule()?;
-        let found = self.source_tables.source(&self.tables, kind, id)?;
+        let found = match net {
+            Net::V6(address, 128) => self.neighbours.find(address),
+            _ => self.source_tables.source(&self.tables, kind, id)?,
+        };
         let counts = found.map_or_else(SourceCounts::default, |found| found.counts(now.boot, &rule));
         let memory = self
             .sources

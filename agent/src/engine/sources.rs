@@ -4,9 +4,11 @@
 //! Invariants: a trip whose event was lost is found by the scan; the filter is never waited for; what the policy
 //! remembers is stored in wall time before anything else is decided.
 
+use std::net::IpAddr;
+
 use jiff::SignedDuration;
 use portcullis_common::abi::{self, flag, source};
-use portcullis_common::sources::Source as Counted;
+use portcullis_common::sources::{Source as Counted, SourceCounts};
 use portcullis_policy::Boot;
 use portcullis_policy::sources::{
     Action, Class, Counts, Input, Memory, Net, Notice, Source, Sources, Target, Why,
@@ -42,6 +44,12 @@ fn counted(event: &abi::Event) -> Option<Source> {
     }
     let detail = &event.entry.detail;
     source_of(detail.source, portcullis_common::sources::id_of(detail))
+}
+
+/// The numbers of a trip.
+fn counts_of(event: &abi::Event, counts: SourceCounts) -> Counts {
+    let SourceCounts { failures, accounts, unknown, .. } = counts;
+    Counts { failures, accounts, unknown, service: event.entry.detail.service }
 }
 
 /// The last trip as a scan finds it.
@@ -117,18 +125,20 @@ impl Engine {
 
     /// What an event says of its source.
     pub(super) fn source_event(&mut self, event: &abi::Event) -> Result<(), EngineError> {
-        if event.flags & flag::SOURCE_TRIPPED == 0 {
-            return Ok(());
+        let tripped = event.flags & flag::SOURCE_TRIPPED != 0;
+        if tripped {
+            self.source_trips = self.source_trips.saturating_add(1);
         }
-        self.source_trips = self.source_trips.saturating_add(1);
-        let Some(source) = counted(event) else { return Ok(()) };
-        let counts = Counts {
-            failures: event.source.failures,
-            accounts: event.source.accounts,
-            unknown: event.source.unknown,
-            service: event.entry.detail.service,
-        };
-        self.source_tripped(source, Boot(event.time), counts)
+        if let Some(address) = self.neighbours.of_event(event) {
+            let alone = self.neighbours.count(event, address, &self.config.sc5.rule());
+            if alone.tripped != 0 {
+                return self.source_tripped(Source::Near(address), Boot(event.time), counts_of(event, alone));
+            }
+        }
+        match counted(event).filter(|_| tripped) {
+            Some(source) => self.source_tripped(source, Boot(event.time), counts_of(event, event.source)),
+            None => Ok(()),
+        }
     }
 
     fn source_tripped(&mut self, source: Source, at: Boot, counts: Counts) -> Result<(), EngineError> {
@@ -143,7 +153,9 @@ impl Engine {
             Ok(own) => {
                 let net = |address| policy_net(crate::filter::Net::around(address, 128));
                 let all = own.into_iter().chain(crate::filter::guard::gateways());
-                self.step_sources(Input::Own(all.map(net).collect()))
+                let own: Vec<Net> = all.map(net).collect();
+                self.neighbours.adopt(&own);
+                self.step_sources(Input::Own(own))
             }
             Err(error) => {
                 // The filter reads them too, and refuses without.
@@ -159,7 +171,17 @@ impl Engine {
             return Vec::new();
         }
         let found = crate::sessions::administrators(std::path::Path::new("/"), &self.config, &Nss);
-        found.into_iter().map(|address| policy_net(crate::filter::Net::source(address))).collect()
+        found.into_iter().map(|address| policy_net(self.net_of(address))).collect()
+    }
+
+    /// What an address is counted and dropped as.
+    pub(super) fn net_of(&self, address: IpAddr) -> crate::filter::Net {
+        match address {
+            IpAddr::V6(six) if self.neighbours.is_near(six.to_bits()) => {
+                crate::filter::Net::around(address, 128)
+            }
+            _ => crate::filter::Net::source(address),
+        }
     }
 
     /// Looks for trips whose events were lost: the gate counts all of them.

@@ -160,7 +160,7 @@ impl Sources {
         let before = self.held.get(&target).map(|held| (held.memory, held.in_force(now)));
         let counts = match before {
             // A scan does not know the service; without it everything would be dropped.
-            Some((memory, _)) if counts.service == [0; 16] => {
+            Some((memory, _)) if counts.service == [0; 16] && !cfg!(feature = "mutation-forget-service") => {
                 Counts { service: memory.counts.service, ..counts }
             }
             _ => counts,

@@ -9,6 +9,8 @@ pub enum Source {
     V4(u32),
     /// The upper 64 bits of an IPv6 address.
     V6(u64),
+    /// An IPv6 address by itself: of a network that this host is in, too, so that it is never dropped as a whole.
+    Near(u128),
     /// A local user, by real uid.
     Local(u32),
 }
@@ -48,6 +50,7 @@ impl Net {
         match source {
             Source::V4(address) => Some(Self::V4(address, 32)),
             Source::V6(upper) => Some(Self::V6((upper as u128) << 64, 64)),
+            Source::Near(address) => Some(Self::V6(address, 128)),
             Source::Local(_) => None,
         }
     }
@@ -106,7 +109,8 @@ impl Net {
     }
 
     /// Whether it is never dropped, whatever the configuration says.
-    pub(super) fn is_never(self) -> bool {
+    #[must_use]
+    pub fn is_never(self) -> bool {
         NEVER.iter().any(|never| never.overlaps(self))
     }
 }
