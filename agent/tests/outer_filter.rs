@@ -186,6 +186,35 @@ fn counters_tell_passed_allowed_and_dropped() {
 }
 
 #[test]
+fn samples_keep_their_pace_however_big_a_flood_is() {
+    const FLOOD: u64 = 4_000;
+    with_bpffs(|| {
+        let mut programs = load::load(load::OBJECT).unwrap();
+        let mut table = Table::open().unwrap();
+        // A network: each packet of it is looked at.
+        table.insert("192.0.2.0/24".parse().unwrap(), &lease(u64::MAX, [0; 4])).unwrap();
+        let packet = packet_from("192.0.2.7");
+        let processors = std::thread::available_parallelism().unwrap().get() as u64;
+        for pace in [0, 10] {
+            table.pace(pace).unwrap();
+            let before = table.stats().unwrap();
+            let begin = std::time::Instant::now();
+            for _ in 0..FLOOD {
+                let options = TestRunOptions { data_in: Some(&packet), ..TestRunOptions::default() };
+                programs.classifier(load::TC).unwrap().test_run(options).unwrap();
+            }
+            let seconds = begin.elapsed().as_secs() + 2;
+            let after = table.stats().unwrap();
+            let [sampled, paced, lost] = [stat::SAMPLED, stat::PACED, stat::SAMPLES_LOST]
+                .map(|index| after.get(index) - before.get(index));
+            assert_eq!(sampled + paced + lost, FLOOD);
+            assert!(sampled <= u64::from(pace) * processors * seconds, "{sampled} in {seconds} s");
+            assert_eq!(sampled == 0, pace == 0);
+        }
+    });
+}
+
+#[test]
 fn pins_of_the_filter_are_roots_alone_and_outlive_a_second_load() {
     with_bpffs(|| {
         drop(load::load(load::OBJECT).unwrap());

@@ -136,7 +136,7 @@ fn a_flood_of_invented_sources_evicts_no_tripped_one_in_the_kernel() {
         for number in tripped.clone() {
             (0..5).for_each(|_| report(number));
         }
-        (0..200_000).for_each(report);
+        (0..1_000_000).for_each(report);
         let (tables, sources) = (Tables::open().unwrap(), SourceTables::open().unwrap());
         for number in tripped {
             let found = sources.source(&tables, source::IPV4, number.into()).unwrap();

@@ -13,8 +13,12 @@ const BPF_PROG_LOAD: libc::c_int = 5;
 const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+const BPF_LINK_CREATE: libc::c_int = 28;
 const BPF_LINK_DETACH: libc::c_int = 34;
+const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
 const BPF_PROG_TYPE_XDP: u32 = 6;
+const BPF_TCX_INGRESS: u32 = 46;
+const BPF_F_BEFORE: u32 = 1 << 3;
 
 /// A pinned map.
 #[derive(Debug)]
@@ -101,11 +105,18 @@ impl Map {
 /// # Errors
 /// With the system's words.
 pub fn pin_what_is_no_gate(path: &str) -> Result<()> {
-    // r0 = 2; exit (linux/bpf_common.h: BPF_ALU64 | BPF_MOV | BPF_K, BPF_JMP | BPF_EXIT).
-    let instructions: [u64; 2] = [0x0000_0002_0000_00b7, 0x95];
+    let program = program(BPF_PROG_TYPE_XDP, 2)?;
+    std::fs::remove_file(path).map_err(|error| answer(path, &error))?;
+    pin(&program, path)
+}
+
+/// Loads a program that gives this answer to everything.
+fn program(kind: u32, answer: u32) -> Result<OwnedFd> {
+    // r0 = answer; exit (linux/bpf_common.h: BPF_ALU64 | BPF_MOV | BPF_K, BPF_JMP | BPF_EXIT).
+    let instructions: [u64; 2] = [u64::from(answer) << 32 | 0xb7, 0x95];
     let license = text("GPL")?;
     let mut attr = Load {
-        kind: BPF_PROG_TYPE_XDP,
+        kind,
         count: 2,
         instructions: instructions.as_ptr() as u64,
         license: license.as_ptr() as u64,
@@ -115,11 +126,39 @@ pub fn pin_what_is_no_gate(path: &str) -> Result<()> {
         kernel: 0,
         flags: 0,
     };
-    let program = call(BPF_PROG_LOAD, &mut attr, "two instructions")?;
-    std::fs::remove_file(path).map_err(|error| answer(path, &error))?;
-    let place = text(path)?;
-    let mut attr = Pin { path: place.as_ptr() as u64, fd: program.as_raw_fd().cast_unsigned(), flags: 0 };
-    bpf(BPF_OBJ_PIN, &mut attr, path).map(drop)
+    call(BPF_PROG_LOAD, &mut attr, "two instructions")
+}
+
+/// The part of `union bpf_attr` for links of tcx.
+#[repr(C)]
+struct Tcx {
+    program: u32,
+    interface: u32,
+    kind: u32,
+    flags: u32,
+    relative: u32,
+    pad: u32,
+    revision: u64,
+}
+
+/// Attaches a classifier that says TC_ACT_OK to everything, behind all others or before them. It hangs there as long as
+/// what is returned lives.
+///
+/// # Errors
+/// With the system's words.
+pub fn attach_foreign(interface: &str, before: bool) -> Result<OwnedFd> {
+    let program = program(BPF_PROG_TYPE_SCHED_CLS, 0)?;
+    let index = nix::net::if_::if_nametoindex(interface).map_err(|error| answer(interface, &error))?;
+    let mut attr = Tcx {
+        program: program.as_raw_fd().cast_unsigned(),
+        interface: index,
+        kind: BPF_TCX_INGRESS,
+        flags: if before { BPF_F_BEFORE } else { 0 },
+        relative: 0,
+        pad: 0,
+        revision: 0,
+    };
+    call(BPF_LINK_CREATE, &mut attr, interface)
 }
 
 /// Pins a program or map.

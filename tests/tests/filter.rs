@@ -135,11 +135,12 @@ fn established_connections_of_a_dropped_source_end() {
         return;
     }
     let (attacker, innocent) = hosts().unwrap();
-    let listener = TcpListener::bind("0.0.0.0:7000").unwrap();
+    let listener = TcpListener::bind("[::]:7000").unwrap();
     let mut clients = Vec::new();
     let mut servers = Vec::new();
-    for host in [&attacker, &innocent] {
-        let here = host.here[0];
+    for (host, here) in
+        [(&attacker, attacker.here[0]), (&innocent, innocent.here[0]), (&attacker, attacker.here[1])]
+    {
         clients.push(host.inside(move || TcpStream::connect((here, 7000)).unwrap()).unwrap());
         servers.push(listener.accept().unwrap().0);
     }
@@ -149,9 +150,19 @@ fn established_connections_of_a_dropped_source_end() {
         return;
     }
     assert!(text.contains("1 established connections were ended"), "{text}");
-    servers[0].set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-    let error = servers[0].read(&mut [0; 1]).unwrap_err();
-    assert_eq!(error.raw_os_error(), Some(libc::ECONNABORTED), "{error}");
+    let ended = |server: &mut TcpStream| {
+        server.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        server.read(&mut [0; 1]).unwrap_err().raw_os_error()
+    };
+    assert_eq!(ended(&mut servers[0]), Some(libc::ECONNABORTED));
+    servers[2].write_all(b"x").unwrap();
+    clients[2].read_exact(&mut [0; 1]).unwrap();
+    // Of a network, by IPv6, and for a port that is not the connection's.
+    let text = drop_net(&["2001:db8:1::/65", "--force", "--port", "22"]).unwrap();
+    assert!(!text.contains("established"), "{text}");
+    let text = drop_net(&["2001:db8:1::2/127", "--port", "7000"]).unwrap();
+    assert!(text.contains("1 established connections were ended"), "{text}");
+    assert_eq!(ended(&mut servers[2]), Some(libc::ECONNABORTED));
     servers[1].write_all(b"x").unwrap();
     let mut byte = [0; 1];
     clients[1].read_exact(&mut byte).unwrap();

@@ -110,6 +110,7 @@ const MUTATIONS: &[Mutation] = &[
         place: Place::Host("portcullis-policy"),
     },
     policy("mutation-forget-service", "what is not known of the service widens no answer"),
+    agent("mutation-no-read-back", "each drop and each removal is read back"),
     agent("mutation-no-neighbours", "a guesser in this host's own IPv6 network is counted by itself"),
     module("mutation-no-wait", "a right guess waits for a free one"),
     module("mutation-skip-confirm", "a login that goes on clears the failures"),

@@ -19,6 +19,7 @@ use portcullis_common::filter::FILTER_DIR;
 use super::command::FilterError;
 use super::links::{Interface, Link};
 use super::load::{Programs, RAW, TC, XDP};
+use crate::api::drops::PlaceView;
 use crate::config::filter::{Filter, XdpMode};
 
 /// Since this kernel a classifier is attached by a link.
@@ -75,6 +76,22 @@ pub struct Places {
     tcx: bool,
 }
 
+impl Place {
+    /// Whose classifier of tcx runs before the filter: what it lets through does not come by here.
+    fn overtaken(&self, ours: &[u32]) -> Option<String> {
+        if self.hook != Some(Hook::Tcx) {
+            return None;
+        }
+        let (_, chain) = SchedClassifier::query_tcx(&self.name, TcAttachType::Ingress).ok()?;
+        let first = chain.first().filter(|first| !ours.contains(&first.id()))?;
+        let name = first.name_as_str().map(|name| crate::text::escape(name.as_bytes())).unwrap_or_default();
+        Some(format!(
+            "the tcx program {name} ({}) was put before the filter: what it lets through is not dropped; attach it behind",
+            first.id()
+        ))
+    }
+}
+
 impl Default for Places {
     fn default() -> Self {
         Self::by(KernelVersion::current().is_ok_and(|kernel| kernel >= TCX))
@@ -99,6 +116,16 @@ impl Places {
     /// The interfaces.
     pub fn all(&self) -> impl Iterator<Item = (u32, &Place)> {
         self.places.iter().map(|(index, place)| (*index, place))
+    }
+
+    /// The interfaces for people, with what others have done there since. `ours`: the classifiers' numbers.
+    pub fn views(&self, ours: &[u32]) -> Vec<PlaceView> {
+        let view = |place: &Place| PlaceView {
+            name: place.name.clone(),
+            hook: place.hook.map(|hook| hook.word().to_owned()),
+            problem: place.problem.clone().or_else(|| place.overtaken(ours)),
+        };
+        self.places.values().map(view).collect()
     }
 
     /// Notes the interfaces that nftables filters: it hangs on none.

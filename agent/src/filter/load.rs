@@ -138,6 +138,16 @@ impl Programs {
         classifier(&mut self.ebpf, name)
     }
 
+    /// The kernel's numbers of the classifiers.
+    #[must_use]
+    pub fn classifiers(&self) -> Vec<u32> {
+        let id = |name| match self.ebpf.program(name) {
+            Some(Program::SchedClassifier(program)) => program.info().ok().map(|info| info.id()),
+            _ => None,
+        };
+        [TC, RAW].into_iter().filter_map(id).collect()
+    }
+
     /// The XDP program, loaded.
     ///
     /// # Errors
