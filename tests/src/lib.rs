@@ -20,6 +20,7 @@
 //! * [`system`]: PAM stacks, counters, programs and the agent of the throw-away system.
 //! * [`terminal`]: a program on a terminal of its own.
 //! * [`traffic`]: packets by the million, and what receiving one costs.
+//! * [`watched`]: what the observer saw.
 //! * [`wire`]: other hosts, behind veth pairs.
 //!
 //! Invariant: nothing here touches anything outside a sandbox.
@@ -47,6 +48,7 @@ pub mod su;
 pub mod system;
 pub mod terminal;
 pub mod traffic;
+pub mod watched;
 pub mod wire;
 
 use std::path::PathBuf;

@@ -22,13 +22,27 @@ pub fn login(
     steps: &[&str],
     password: &str,
 ) -> Result<(bool, String)> {
-    let trouble = |source| Error::Program { program: "pamtester".into(), source };
     let mut tester = Command::new("pamtester");
     for (item, value) in items {
         let value = [item.as_bytes(), b"=", value].concat();
         tester.arg("-I").arg(OsStr::from_bytes(&value));
     }
     tester.arg(service).arg(user).args(steps);
+    answer(tester, password)
+}
+
+/// The same without items, as the unprivileged user `who`, as a screen locker does.
+///
+/// # Errors
+/// When pamtester cannot be run.
+pub fn as_user(who: &str, service: &str, user: &str, password: &str) -> Result<(bool, String)> {
+    let mut tester = Command::new("runuser");
+    tester.args(["-u", who, "--", "pamtester", service, user, "authenticate"]);
+    answer(tester, password)
+}
+
+fn answer(mut tester: Command, password: &str) -> Result<(bool, String)> {
+    let trouble = |source| Error::Program { program: "pamtester".into(), source };
     tester.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut tester = tester.spawn().map_err(trouble)?;
     if let Some(mut stdin) = tester.stdin.take() {

@@ -39,6 +39,12 @@ impl Sshd {
         Ok(Self { port })
     }
 
+    /// The one that listens on `port`.
+    #[must_use]
+    pub const fn at(port: u16) -> Self {
+        Self { port }
+    }
+
     /// The options and the target of a client that tries `methods` only and answers one prompt each.
     #[must_use]
     pub fn arguments(&self, user: &str, methods: &str) -> Vec<String> {
@@ -53,6 +59,18 @@ impl Sshd {
         let words = self.prompting(user, methods, prompts);
         let words: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
         Terminal::start(&format!("ssh {}", words.join(" ")))
+    }
+
+    /// A session of `user` at a terminal of its own, by his key: [`make_key`] first.
+    ///
+    /// # Errors
+    /// When ssh cannot be started.
+    pub fn session(&self, user: &str) -> Result<Terminal> {
+        let mut words = self.arguments(user, "publickey");
+        // The last one is a command; a session has none.
+        words.pop();
+        let words: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
+        Terminal::start(&format!("ssh -tt {}", words.join(" ")))
     }
 
     fn prompting(&self, user: &str, methods: &str, prompts: u32) -> Vec<String> {

@@ -2,7 +2,8 @@
 //! process, a guess at one's own password by `unix_chkpwd`.
 //!
 //! Invariants: pure (time is passed in); bounded (the oldest is forgotten first); calm: what may be something else is
-//! left alone, and after anything was lost nothing is held against anybody for [`UNSURE`].
+//! left alone, what began before the observer did is not judged, and after anything was lost nothing is held against
+//! anybody for [`UNSURE`].
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -10,7 +11,7 @@ use crate::Boot;
 
 /// How long the other half may take to come: the agent reads quiet records once a second.
 pub const GRACE: u64 = 3_000_000_000;
-/// How long nothing is concluded after something was lost, or the observer began.
+/// How long nothing is concluded after something was lost.
 pub const UNSURE: u64 = 60_000_000_000;
 /// Time off the processor, and not waiting for one, from which on a program has asked or delayed somebody: su sleeps a
 /// second after a wrong password, pam_unix two; a wrong option is answered at once.
@@ -113,6 +114,7 @@ pub struct Corroboration {
     unmatched: VecDeque<Record>,
     looks: BTreeMap<u32, Ended>,
     claims: VecDeque<Claim>,
+    began: u64,
     unsure_until: u64,
 }
 
@@ -185,7 +187,16 @@ impl Corroboration {
         push(&mut self.claims, Claim { uid, time: time.0, left: 2 });
     }
 
-    /// Something was lost, or nobody looked: what is missing now proves nothing.
+    /// From now on everything is told; `running` are the watched programs that were started before. Their records may
+    /// have been told to nobody, and so may their starts.
+    pub fn begin(&mut self, now: Boot, running: impl IntoIterator<Item = u32>) {
+        self.began = now.0;
+        for pid in running {
+            self.started(pid, Boot(0));
+        }
+    }
+
+    /// Something was lost: what is missing now proves nothing.
     pub fn unsure(&mut self, now: Boot) {
         self.unsure_until = self.unsure_until.max(now.0.saturating_add(UNSURE));
     }
@@ -201,12 +212,12 @@ impl Corroboration {
             }
             if end.program == Program::Chkpwd {
                 self.chkpwd(end, &mut found);
-            } else if sure && !cfg!(feature = "mutation-believe-silence") {
+            } else if sure && end.started >= self.began && !cfg!(feature = "mutation-believe-silence") {
                 found.push(Finding::Unrecorded(end));
             }
         }
         while let Some(record) = pop_if(&mut self.unmatched, |record| due(record.time)) {
-            if sure && !self.has_process(&record) {
+            if sure && record.time >= self.began && !self.has_process(&record) {
                 found.push(Finding::NoProcess(record));
             }
         }

@@ -93,6 +93,27 @@ fn nothing_is_concluded_after_something_was_lost() {
 }
 
 #[test]
+fn what_began_before_the_observer_is_not_judged() {
+    let mut judge = Corroboration::default();
+    // Started at 100 s.
+    judge.begin(Boot(100 * SECOND + 1), [8]);
+    judge.ended(end(Program::Su, 7));
+    // A prompt that was open for long.
+    judge.recorded(Record { time: 4_000 * SECOND, ..record(8) });
+    assert_eq!(concluded(&mut judge, 5_000 * SECOND), []);
+    // Told of before it began: by whom is not known.
+    judge.recorded(Record { time: 100 * SECOND, ..record(9) });
+    assert_eq!(concluded(&mut judge, 5_000 * SECOND), []);
+    // It has ended meanwhile: its number is another's.
+    judge.ended(Ended { started: 100 * SECOND, ended: 4_001 * SECOND, served: true, ..end(Program::Su, 8) });
+    judge.recorded(Record { time: 4_900 * SECOND, ..record(8) });
+    assert_eq!(concluded(&mut judge, 5_000 * SECOND).len(), 1);
+    let late = Ended { started: 101 * SECOND, ..end(Program::Su, 7) };
+    judge.ended(late);
+    assert_eq!(concluded(&mut judge, 5_000 * SECOND), [Finding::Unrecorded(late)]);
+}
+
+#[test]
 fn a_record_needs_a_process() {
     let mut judge = Corroboration::default();
     judge.recorded(record(8));

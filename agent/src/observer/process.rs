@@ -51,6 +51,8 @@ pub struct ProcessView {
     pub target: Option<String>,
     /// Parent process.
     pub parent: u32,
+    /// Its command name.
+    pub parent_comm: Option<String>,
     /// Who started it, in one line: `kon on pts/0 → bash → su`.
     pub chain: String,
 }
@@ -200,6 +202,15 @@ pub fn end_of(process: &Process, name: &str) -> Ended {
     }
 }
 
+/// The terminal by its path below /dev; the kernel calls `pts/0` `pts0`.
+fn terminal(process: &Process) -> String {
+    let name = text::field(&process.tty);
+    match name.strip_prefix("pts") {
+        Some(number) if number.starts_with(|first: char| first.is_ascii_digit()) => format!("pts/{number}"),
+        _ => name,
+    }
+}
+
 /// Who started it: the user on his terminal, then the programs from his session's down to it.
 fn chain(process: &Process, name: &str, login: &str) -> String {
     let mut names: Vec<String> = Vec::new();
@@ -218,7 +229,7 @@ fn chain(process: &Process, name: &str, login: &str) -> String {
     }
     names.reverse();
     names.push(name.to_owned());
-    let tty = text::field(&process.tty);
+    let tty = terminal(process);
     let at = if tty.is_empty() { String::new() } else { format!(" on {tty}") };
     format!("{login}{at} → {}", names.join(" → "))
 }
@@ -251,7 +262,8 @@ pub fn view(process: &Process, name: &str, now: &Now, names: &mut Names) -> Proc
     let who = login_uid.unwrap_or(process.uid);
     let shown = login.clone().or_else(|| user.clone()).unwrap_or_else(|| format!("uid {who}"));
     let ended = (process.ended != 0).then(|| now.wall_of(process.ended));
-    let tty = text::field(&process.tty);
+    let tty = terminal(process);
+    let parent = process.ancestors.first().filter(|parent| parent.pid != 0);
     ProcessView {
         started: now.wall_of(process.started),
         ended,
@@ -268,7 +280,8 @@ pub fn view(process: &Process, name: &str, now: &Now, names: &mut Names) -> Proc
         tty: (!tty.is_empty()).then_some(tty),
         cgroup: process.cgroup,
         target: target(program_of(name), process),
-        parent: process.ancestors.first().map_or(0, |parent| parent.pid),
+        parent: parent.map_or(0, |parent| parent.pid),
+        parent_comm: parent.map(|parent| text::field(&parent.comm)),
         chain: chain(process, name, &shown),
     }
 }
@@ -306,7 +319,7 @@ mod tests {
         let mut one = process(b"su\0jon\0");
         one.login = 1001;
         one.uid = 1001;
-        one.tty[..5].copy_from_slice(b"pts/0");
+        one.tty[..4].copy_from_slice(b"pts0");
         for (ancestor, name) in one.ancestors.iter_mut().zip(["bash", "sshd", "sshd"]) {
             ancestor.pid = 7;
             ancestor.uid = 1001;

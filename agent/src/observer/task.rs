@@ -20,6 +20,7 @@ use tokio::time::MissedTickBehavior;
 use super::denial::{Denials, Means, Way};
 use super::files::{self, Watched};
 use super::load::{self, OBJECT};
+use super::running::running;
 use super::tables::Tables;
 use super::{ObserverError, Shared, WatchedView, process};
 use crate::api::hub::Hub;
@@ -161,10 +162,6 @@ impl Task {
         self.tables = tables;
         self.lost =
             self.tables.as_ref().and_then(|tables| tables.counts().ok()).map_or(0, |counts| counts.lost);
-        // Programs that were running before are not known.
-        if let Ok(now) = clock::boot() {
-            self.judge.unsure(now);
-        }
         self.watched = files::resolve(&self.config.watch);
         let (enabled, loaded) = (self.config.enabled, self.tables.is_some());
         self.shared.set(|view| {
@@ -176,6 +173,10 @@ impl Task {
             view.denies_not = denies.err();
         });
         self.show_watched();
+        // From now on records are kept. Whoever was started before may have told his to nobody.
+        if loaded && let Ok(now) = clock::boot() {
+            self.judge.begin(now, running(&self.watched));
+        }
     }
 
     fn show_watched(&self) {
@@ -333,7 +334,7 @@ impl Task {
     fn tell_of(&mut self, what: &str, end: &Ended, why: &str) {
         let seen = self.view_of(end);
         let mut event = Event::new(Timestamp::now(), what);
-        let who = seen.as_ref().and_then(|seen| seen.login_uid).unwrap_or(end.uid);
+        let who = actor(end, seen.as_ref());
         event.actor = Some(rows::actor(crate::event::Source::Local(who), &mut self.names));
         if let Some(seen) = seen {
             event.service = Some(seen.program);
@@ -358,8 +359,8 @@ impl Task {
 
     /// Counts a failure that no module reported.
     fn count(&self, end: &Ended, account: u32) {
-        let mut detail =
-            Detail { source: source::LOCAL, uid: end.uid, pid: end.pid, via: via::ROOT, ..Detail::EMPTY };
+        let uid = actor(end, self.view_of(end).as_ref());
+        let mut detail = Detail { source: source::LOCAL, uid, pid: end.pid, via: via::ROOT, ..Detail::EMPTY };
         for (to, from) in detail.service.iter_mut().zip(SERVICE.bytes()) {
             *to = from;
         }
@@ -376,6 +377,11 @@ impl Task {
         }
         self.hub.tell(event);
     }
+}
+
+/// Who answers for it: who logged in, or who started it.
+fn actor(end: &Ended, seen: Option<&process::ProcessView>) -> u32 {
+    seen.and_then(|seen| seen.login_uid).unwrap_or(end.uid)
 }
 
 fn uid_of(name: &str) -> Option<u32> {

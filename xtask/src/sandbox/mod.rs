@@ -101,6 +101,7 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<u8> {
     if options.systemd {
         cgroup::enter(workspace)?;
     }
+    forget_login();
     private_namespaces(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWCGROUP)?;
     // The other end closes when this process ends, however it ends.
     let (alive, held) =
@@ -118,6 +119,20 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<u8> {
         eprintln!("xtask: sandbox ended after {:.1?}", started.elapsed());
     }
     status
+}
+
+/// Nobody has logged in inside: who did outside would answer for everything that is tried there.
+fn forget_login() {
+    /// The kernel's word for a login uid that was never set.
+    const UNSET: &str = "4294967295";
+    match std::fs::write("/proc/self/loginuid", UNSET) {
+        // No CONFIG_AUDIT: there is none.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => {
+            eprintln!("xtask: the caller's login uid stays the actor of what is tried inside: {error}")
+        }
+        Ok(()) => {}
+    }
 }
 
 /// Namespaces of our own: mount, pid (for the next child), ipc, uts, and `more`.
