@@ -50,6 +50,12 @@ fn read(clock: ClockId, name: &'static str) -> Result<i64, ClockError> {
     Ok(time.tv_sec().saturating_mul(SECOND).saturating_add(time.tv_nsec()))
 }
 
+/// How long this thread has been on a processor.
+#[must_use]
+pub fn of_thread() -> std::time::Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(std::time::Duration::ZERO, Into::into)
+}
+
 /// When the local day begins: in boot time, less whole days.
 ///
 /// # Errors

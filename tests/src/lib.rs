@@ -9,6 +9,7 @@
 //! * [`frames`]: frames as they are, by a packet socket.
 //! * [`inside`]: runs a test in a throw-away system of its own.
 //! * [`ledger`]: what the gate has counted.
+//! * [`looks`]: the agent's looks for tampering.
 //! * [`next`]: the ABI version to which tests upgrade.
 //! * [`object`]: shared objects, loaded and unloaded.
 //! * [`pam`]: a service of its own on libpam.
@@ -36,6 +37,7 @@ pub mod footprint;
 pub mod frames;
 pub mod inside;
 pub mod ledger;
+pub mod looks;
 pub mod next;
 pub mod object;
 pub mod pam;

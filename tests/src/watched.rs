@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::stack::must;
 use crate::system::{portcullis, run, wait_for};
 use crate::{Error, Result};
 
@@ -24,12 +25,35 @@ pub fn counted(field: &str) -> Result<u64> {
     number.ok_or_else(|| Error::Answer { program: "portcullis status".into(), output: status.to_string() })
 }
 
+/// Waits until every program that has ended by now is judged, then: the failed logons without a record, the records
+/// without a process, the guesses by unix_chkpwd.
+///
+/// # Errors
+/// When they are not judged, or something was lost.
+pub fn held_against_anybody() -> Result<[u64; 3]> {
+    // Of the same form as the agent's times, which are compared as texts: UTC.
+    let now = must("date", &["-u", "+%Y-%m-%dT%H:%M:%S.%NZ"])?;
+    wait_for("the observer's judgement", 20, || {
+        let status = portcullis(&["status"])?;
+        let judged = status.pointer("/observer/judged").and_then(Value::as_str);
+        Ok(judged.is_some_and(|judged| judged > now.trim()))
+    })?;
+    let lost = counted("lost")?;
+    if lost != 0 {
+        return Err(Error::Answer { program: "the observer".into(), output: format!("{lost} were lost") });
+    }
+    Ok([counted("unrecorded")?, counted("no_process")?, counted("own_guesses")?])
+}
+
 /// Waits until it observes.
 ///
 /// # Errors
 /// When it does not.
 pub fn wait_loaded() -> Result<()> {
-    wait_for("the observer", 20, || Ok(portcullis(&["status"])?["observer"]["loaded"] == true))
+    wait_for("the observer", 20, || {
+        let status = portcullis(&["status"])?;
+        Ok(status.pointer("/observer/loaded") == Some(&Value::Bool(true)))
+    })
 }
 
 /// The newest program for which `is` says so, once there is one.

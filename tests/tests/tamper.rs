@@ -13,11 +13,13 @@ use std::time::{Duration, SystemTime};
 
 use portcullis_common::abi::{PIN_DIR, PIN_EXIT_LINKS, PIN_GATE, PIN_ROOT, map};
 use portcullis_common::filter::FILTER_DIR;
+use portcullis_common::observer::{self, OBSERVER_DIR};
 use portcullis_tests::inside::{Setup, enter};
+use portcullis_tests::looks::PAST_MENDING;
 use portcullis_tests::stack::{edit, must};
 use portcullis_tests::su::{self, KON};
 use portcullis_tests::system::{number, portcullis, run, wait_for};
-use portcullis_tests::{bpf, probe};
+use portcullis_tests::{bpf, looks, probe, watched};
 use serde_json::Value;
 
 const FILE: &str = "/etc/portcullis/portcullis.toml";
@@ -184,7 +186,7 @@ fn a_pin_that_holds_something_else_is_an_alarm_and_is_put_back() {
     assert_eq!(must("stat", &["-c", "%a", PIN_GATE]).unwrap().trim(), "600");
     // The same gate loaded again, as a restart of its unit does, is none.
     must("portcullisd", &["gate"]).unwrap();
-    std::thread::sleep(Duration::from_secs(2));
+    looks::wait(2).unwrap();
     assert_eq!(alarms(), Vec::<Value>::new());
 }
 
@@ -197,10 +199,37 @@ fn the_way_out_stays_one() {
         assert!(run("rm", &["-r", PIN_ROOT]).unwrap().0);
     });
     assert!(found["detail"].as_str().unwrap().contains("nothing is put back"), "{found}");
-    // Longer than it takes to mend a single pin.
-    std::thread::sleep(Duration::from_secs(3));
+    looks::wait(PAST_MENDING).unwrap();
     assert!(!Path::new(PIN_ROOT).exists(), "it stays away");
     assert!(!told("healed", ""));
+}
+
+#[test]
+fn the_observers_pins_are_put_back_and_its_way_out_stays_one() {
+    if !enter("the_observers_pins_are_put_back_and_its_way_out_stays_one", &Setup::short()) {
+        return;
+    }
+    watched::wait_loaded().unwrap();
+    looks::wait(1).unwrap();
+    for path in [observer::PIN_LINKS[0].to_owned(), format!("{OBSERVER_DIR}/{}", observer::map::WATCHED)] {
+        by_me(&alarm("pin_gone", || fs::remove_file(&path).unwrap()));
+        ended("pin_gone");
+        assert!(told("healed", &path) && Path::new(&path).exists());
+    }
+    // It has not stopped meanwhile, nor by what was put back.
+    let starts = watched::counted("starts").unwrap();
+    assert!(!su::attempt(KON, "jon", "wrong").unwrap().let_in);
+    wait_for("su's start", 10, || Ok(watched::counted("starts")? > starts)).unwrap();
+    let found = alarm("pin_gone", || {
+        assert!(run("rm", &["-r", OBSERVER_DIR]).unwrap().0);
+    });
+    assert!(found["detail"].as_str().unwrap().contains("nothing is put back"), "{found}");
+    looks::wait(PAST_MENDING).unwrap();
+    assert!(!Path::new(OBSERVER_DIR).exists(), "it stays away");
+    let seen = watched::programs().unwrap().len();
+    assert!(!su::attempt(KON, "jon", "wrong").unwrap().let_in);
+    wait_for("the failure", 10, || Ok(number("jon", "failures")? == 2)).unwrap();
+    assert_eq!(watched::programs().unwrap().len(), seen, "nothing hangs on the tracepoints any more");
 }
 
 #[test]
@@ -214,7 +243,7 @@ fn mending_ends_where_somebody_insists() {
         ended("pin_gone");
     }
     alarm("pin_gone", || fs::remove_file(&path).unwrap());
-    std::thread::sleep(Duration::from_secs(3));
+    looks::wait(PAST_MENDING).unwrap();
     assert!(!Path::new(&path).exists(), "five times an hour, then the alarm alone");
     assert!(find("pin_gone").is_some());
 }
@@ -228,8 +257,7 @@ fn two_interfaces() {
     must("ip", &["link", "add", "vt0", "type", "veth", "peer", "name", "vt1"]).unwrap();
     must("ip", &["link", "set", "vt0", "up"]).unwrap();
     wait_for("the filter on vt0", 10, || Ok(link_pin().is_some())).unwrap();
-    // One look at least has seen it.
-    std::thread::sleep(Duration::from_secs(1));
+    looks::wait(1).unwrap();
 }
 
 #[test]
@@ -267,7 +295,7 @@ fn an_interface_that_is_gone_is_an_alarm() {
     fs::write(FILE, text.replace("enabled = true", "enabled = false")).unwrap();
     must("portcullis", &["reload"]).unwrap();
     wait_for("the filter's end", 10, || Ok(!Path::new(FILTER_DIR).exists())).unwrap();
-    std::thread::sleep(Duration::from_secs(3));
+    looks::wait(2).unwrap();
     assert_eq!(alarms(), Vec::<Value>::new());
 }
 
@@ -280,7 +308,7 @@ fn a_breakpoint_in_libpam_is_an_alarm() {
     let library = found.lines().next().unwrap();
     // A file of this system alone: other systems of this machine share the one below.
     must("sh", &["-c", &format!("cp -L {library} {library}.own && mv {library}.own {library}")]).unwrap();
-    std::thread::sleep(Duration::from_secs(2));
+    looks::wait(1).unwrap();
     let mut thief = None;
     let found = alarm("uprobe", || thief = Some(probe::uprobe(library, "pam_get_authtok").unwrap()));
     assert_eq!(found["about"], library);

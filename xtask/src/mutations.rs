@@ -129,6 +129,7 @@ const MUTATIONS: &[Mutation] = &[
     agent("mutation-take-anothers-drop", "neither policy nor report takes away what another wants dropped"),
     agent("mutation-stack-blind", "a stack that has come open is an alarm"),
     agent("mutation-any-pin", "a pin that holds another object is an alarm"),
+    agent("mutation-breakpoint-blind", "a breakpoint in libpam is an alarm"),
     agent("mutation-heal-without-end", "nothing is put back more than five times an hour"),
     policy("mutation-skip-downward", "no rung is skipped on the way down"),
     policy("mutation-ignore-breaker", "an open breaker withholds the rungs above the lock"),

@@ -1,10 +1,13 @@
 //! The counters of alarms and of what was mended.
 
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Registry, Unit};
 
 use super::{KindLabel, Metrics};
 use crate::tamper::Kind;
@@ -20,6 +23,8 @@ pub(super) struct Tamper {
     raised: Family<KindLabel, Counter>,
     open: Family<KindLabel, Gauge>,
     healed: Family<HealLabels, Counter>,
+    looks: Counter,
+    processor: Counter<f64, AtomicU64>,
 }
 
 impl Tamper {
@@ -38,7 +43,16 @@ impl Tamper {
             "What was put back, by kind and by what reading it back showed",
             healed.clone(),
         );
-        Self { raised, open, healed }
+        let looks = Counter::default();
+        registry.register("tamper_looks", "Looks for tampering, each with its alarms told", looks.clone());
+        let processor = Counter::<f64, AtomicU64>::default();
+        registry.register_with_unit(
+            "tamper_look_processor",
+            "Time on a processor that the looks took",
+            Unit::Seconds,
+            processor.clone(),
+        );
+        Self { raised, open, healed, looks, processor }
     }
 }
 
@@ -51,6 +65,12 @@ impl Metrics {
     /// How many of a kind are open.
     pub fn open_alarms(&self, kind: &'static str, count: usize) {
         self.tamper.open.get_or_create(&KindLabel { kind }).set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// A look was made, its alarms are told; it took so long on a processor.
+    pub fn looked(&self, processor: Duration) {
+        self.tamper.looks.inc();
+        self.tamper.processor.inc_by(processor.as_secs_f64());
     }
 
     /// Something was put back: `verified`, `failed`.

@@ -57,6 +57,9 @@ pub struct ObserverView {
     pub ends: u64,
     /// Starts and ends that were lost.
     pub lost: u64,
+    /// Programs that had ended by then have been held against the records of the PAM line; absent: none yet.
+    #[serde(default)]
+    pub judged: Option<Timestamp>,
     /// Failed logons that never reached the PAM line.
     pub unrecorded: u64,
     /// PAM records whose program did not run.

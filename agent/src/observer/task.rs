@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use portcullis_common::abi::{Detail, Entry, outcome, source, via};
 use portcullis_common::observer::{Process, denial::actor, flag, kind, map};
 use portcullis_policy::Boot;
-use portcullis_policy::observer::{Corroboration, Ended, Finding, Record};
+use portcullis_policy::observer::{Corroboration, Ended, Finding, GRACE, Program, Record};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::MissedTickBehavior;
@@ -211,6 +211,10 @@ impl Task {
         for finding in self.judge.findings(now, alive) {
             self.found(finding);
         }
+        // Whoever waits for it reads what was found before.
+        if let Ok(clocks) = Now::read() {
+            self.shared.set(|view| view.judged = Some(clocks.wall_of(now.0.saturating_sub(GRACE))));
+        }
     }
 
     /// Watches the files that are there now: a package upgrade puts new ones in their places.
@@ -303,14 +307,14 @@ impl Task {
             Finding::Unrecorded(end) => {
                 self.shared.set(|view| view.unrecorded += 1);
                 let seen = self.view_of(&end);
-                let target = seen.as_ref().and_then(|seen| seen.target.clone());
+                let account = asked_for(&end, seen.as_ref().and_then(|seen| seen.target.as_deref()));
                 self.tell_of(
                     "unrecorded_attempt",
                     &end,
                     "a logon failed and the PAM line never heard of it: see `portcullis doctor`",
                 );
                 if self.config.count_unrecorded
-                    && let Some(account) = target.and_then(|name| uid_of(&name))
+                    && let Some(account) = account
                 {
                     self.count(&end, account);
                 }
@@ -334,7 +338,7 @@ impl Task {
     fn tell_of(&mut self, what: &str, end: &Ended, why: &str) {
         let seen = self.view_of(end);
         let mut event = Event::new(Timestamp::now(), what);
-        let who = actor(end, seen.as_ref());
+        let who = answers_for(end, seen.as_ref());
         event.actor = Some(rows::actor(crate::event::Source::Local(who), &mut self.names));
         if let Some(seen) = seen {
             event.service = Some(seen.program);
@@ -359,7 +363,7 @@ impl Task {
 
     /// Counts a failure that no module reported.
     fn count(&self, end: &Ended, account: u32) {
-        let uid = actor(end, self.view_of(end).as_ref());
+        let uid = answers_for(end, self.view_of(end).as_ref());
         let mut detail = Detail { source: source::LOCAL, uid, pid: end.pid, via: via::ROOT, ..Detail::EMPTY };
         for (to, from) in detail.service.iter_mut().zip(SERVICE.bytes()) {
             *to = from;
@@ -380,8 +384,18 @@ impl Task {
 }
 
 /// Who answers for it: who logged in, or who started it.
-fn actor(end: &Ended, seen: Option<&process::ProcessView>) -> u32 {
+fn answers_for(end: &Ended, seen: Option<&process::ProcessView>) -> u32 {
     seen.and_then(|seen| seen.login_uid).unwrap_or(end.uid)
+}
+
+/// Whose password it asked for.
+fn asked_for(end: &Ended, target: Option<&str>) -> Option<u32> {
+    match (end.program, target) {
+        // The password of who calls it.
+        (Program::Sudo, _) => Some(end.uid),
+        (Program::Su, None) => Some(0),
+        (_, target) => target.and_then(uid_of),
+    }
 }
 
 fn uid_of(name: &str) -> Option<u32> {

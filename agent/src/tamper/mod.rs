@@ -10,7 +10,7 @@
 pub mod book;
 mod files;
 pub mod pins;
-mod probes;
+pub mod probes;
 mod stacks;
 pub mod task;
 mod traffic;

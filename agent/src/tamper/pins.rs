@@ -1,8 +1,8 @@
-//! The pins of gate and filter: what they hold, compared with what they held.
+//! The pins of gate, filter and observer: what they hold, compared with what they held.
 //!
 //! Invariants: a program is the same when its code is, over the same maps, so that loading the same object again is no
-//! tampering; only the gate's own pins are held open and put back; links of the filter are never held, or they could not
-//! be let go.
+//! tampering; those of gate and observer are held open and put back; links of the filter are never held, or they could
+//! not be let go.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use portcullis_common::abi::PIN_DIR;
 use portcullis_common::filter::FILTER_DIR;
+use portcullis_common::observer::OBSERVER_DIR;
 
 use super::Kind;
 use super::book::Key;
@@ -61,6 +62,8 @@ enum Held {
 /// A folder of pins.
 pub struct Pins {
     folder: PathBuf,
+    /// Whether they are held open, to be put back.
+    keeps: bool,
     inode: Option<u64>,
     held: BTreeMap<PathBuf, Held>,
     open: BTreeMap<PathBuf, Object>,
@@ -93,17 +96,22 @@ fn held(path: &Path) -> Option<(Object, Held)> {
 impl Pins {
     /// Those of the gate.
     pub fn gate() -> Self {
-        Self::new(Path::new(PIN_DIR))
+        Self::new(Path::new(PIN_DIR), true)
     }
 
     /// Those of the filter.
     pub fn filter() -> Self {
-        Self::new(Path::new(FILTER_DIR))
+        Self::new(Path::new(FILTER_DIR), false)
     }
 
-    fn new(folder: &Path) -> Self {
-        let mut pins =
-            Self { folder: folder.to_owned(), inode: None, held: BTreeMap::new(), open: BTreeMap::new() };
+    /// Those of the observer.
+    pub fn observer() -> Self {
+        Self::new(Path::new(OBSERVER_DIR), true)
+    }
+
+    fn new(folder: &Path, keeps: bool) -> Self {
+        let (held, open) = (BTreeMap::new(), BTreeMap::new());
+        let mut pins = Self { folder: folder.to_owned(), keeps, inode: None, held, open };
         pins.expect();
         pins
     }
@@ -145,25 +153,21 @@ impl Pins {
     }
 
     fn keep(&mut self, path: PathBuf, object: Object, held: Held) {
-        if self.is_gates() {
+        if self.keeps {
             self.open.insert(path.clone(), object);
         }
         self.held.insert(path, held);
     }
 
-    fn is_gates(&self) -> bool {
-        self.folder == Path::new(PIN_DIR)
-    }
-
-    /// What is not as it was. `filtered`: whether the configuration wants the filter.
-    pub fn look(&mut self, filtered: bool, wrong: &mut BTreeMap<Key, Found>) {
+    /// What is not as it was. `wanted`: whether the configuration wants what they are of.
+    pub fn look(&mut self, wanted: bool, wrong: &mut BTreeMap<Key, Found>) {
         let now = inode(&self.folder);
         let folder = self.folder.display().to_string();
         let whole = now.is_none() || (!self.held.is_empty() && names(&self.folder).is_empty());
         if whole {
             // The way out: nothing of it is held any longer, or what hangs on a link would go on.
             self.open.clear();
-            if !self.held.is_empty() && (filtered || self.is_gates()) {
+            if !self.held.is_empty() && wanted {
                 let detail =
                     format!("all pins in {folder} are gone: taken away as a whole, nothing is put back");
                 wrong.insert((Kind::PinGone, folder.clone()), Found::new(detail, folder));
@@ -191,7 +195,7 @@ impl Pins {
                 ended.push(path.clone());
                 continue;
             }
-            let heal = if self.is_gates() {
+            let heal = if self.keeps {
                 self.open.contains_key(path).then(|| Heal::Pin(path.clone()))
             } else {
                 index.map(|_| Heal::Filter)
@@ -236,7 +240,7 @@ impl Pins {
         for path in ended {
             self.held.remove(&path);
         }
-        if self.is_gates() {
+        if self.keeps {
             // Loaded again: the older one is not kept alive.
             self.open.extend(same);
         }

@@ -40,7 +40,8 @@ fn inode(path: &Path) -> Option<(u64, u64)> {
 
 impl Probes {
     /// Those of this host.
-    pub fn new() -> Self {
+    #[must_use]
+    pub fn of_this_host() -> Self {
         let mut paths = Vec::new();
         for folder in module_folders() {
             paths.extend(MODULES.map(|name| folder.join(name)));
@@ -48,6 +49,12 @@ impl Probes {
                 .extend(folder.parent().into_iter().flat_map(|above| LIBRARIES.map(|name| above.join(name))));
         }
         paths.retain(|path| path.exists());
+        Self::of(paths)
+    }
+
+    /// Those at these paths.
+    #[must_use]
+    pub fn of(paths: Vec<PathBuf>) -> Self {
         Self { files: paths.into_iter().map(|path| Watched { path, inode: None, mapping: None }).collect() }
     }
 
@@ -61,6 +68,7 @@ impl Probes {
                 file.mapping = Mapping::new(&file.path).ok();
             }
             let place = file.mapping.as_ref().and_then(|mapping| mapping.differs().ok().flatten());
+            let place = place.filter(|_| !cfg!(feature = "mutation-breakpoint-blind"));
             let mut by: Vec<String> = links.iter().filter_map(|link| by_link(link, file.inode)).collect();
             if place.is_none() && by.is_empty() {
                 continue;

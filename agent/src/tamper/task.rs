@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use portcullis_common::abi::{PIN_DIR, PIN_ROOT};
 use portcullis_common::filter::FILTER_DIR;
+use portcullis_common::observer::OBSERVER_DIR;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
@@ -25,6 +26,7 @@ use super::watch::{Touch, Watch};
 use super::{Handle, Kind, Order};
 use crate::api::hub::Hub;
 use crate::api::view::{Actor, Event};
+use crate::clock;
 use crate::config::{self, Config};
 use crate::doctor::pam::load::FOLDERS;
 use crate::doctor::root::Root;
@@ -75,6 +77,7 @@ pub struct Task {
     store: StoreFile,
     gate: Pins,
     drops: Pins,
+    observed: Pins,
     traffic: Traffic,
     probes: Probes,
     touches: VecDeque<Touch>,
@@ -98,8 +101,9 @@ impl Task {
             store: StoreFile::new(parts.config.agent.store.clone()),
             gate: Pins::gate(),
             drops: Pins::filter(),
+            observed: Pins::observer(),
             traffic: Traffic::default(),
-            probes: Probes::new(),
+            probes: Probes::of_this_host(),
             touches: VecDeque::new(),
             suspects: BTreeMap::new(),
             paused: None,
@@ -113,7 +117,7 @@ impl Task {
         folders.extend(module_folders());
         folders.extend(self.parts.path.parent().map(Path::to_owned));
         folders.extend(self.store.folder().map(Path::to_owned));
-        folders.extend([PIN_ROOT, PIN_DIR, FILTER_DIR].map(PathBuf::from));
+        folders.extend([PIN_ROOT, PIN_DIR, FILTER_DIR, OBSERVER_DIR].map(PathBuf::from));
         match Watch::start(folders) {
             Ok((watch, touches)) => {
                 self.watch = Some(watch);
@@ -157,10 +161,15 @@ impl Task {
                 continue;
             }
             self.paused = None;
-            let found = tokio::task::block_in_place(|| self.look());
+            let (found, took) = tokio::task::block_in_place(|| {
+                let begun = clock::of_thread();
+                let found = self.look();
+                (found, clock::of_thread().saturating_sub(begun))
+            });
             if self.settle(found).await {
                 again = Some(tokio::time::Instant::now() + SURE);
             }
+            self.parts.metrics.looked(took);
         }
     }
 
@@ -180,6 +189,7 @@ impl Task {
                 if done {
                     self.gate.expect();
                     self.drops.expect();
+                    self.observed.expect();
                 }
                 // Whoever asked may be gone.
                 let _ = reply.send(());
@@ -223,8 +233,9 @@ impl Task {
         }
         self.file.look(&mut wrong);
         let filtered = self.parts.config.filter.enabled;
-        self.gate.look(filtered, &mut wrong);
+        self.gate.look(true, &mut wrong);
         self.drops.look(filtered, &mut wrong);
+        self.observed.look(self.parts.config.observer.enabled, &mut wrong);
         self.traffic.look(&self.parts.config, &mut wrong);
         self.probes.look(&mut wrong);
         wrong.extend(self.store.replaced());
@@ -275,9 +286,11 @@ impl Task {
         }
         // As new: it has its time again to show that it holds.
         self.suspects.remove(key);
+        let said = |error: std::io::Error| error.to_string();
         let done = match heal {
-            Heal::Pin(path) => self.gate.put_back(path).map_err(|error| error.to_string()),
-            Heal::Mode(path) => tighten(path).map_err(|error| error.to_string()),
+            Heal::Pin(path) if path.starts_with(OBSERVER_DIR) => self.observed.put_back(path).map_err(said),
+            Heal::Pin(path) => self.gate.put_back(path).map_err(said),
+            Heal::Mode(path) => tighten(path).map_err(said),
             Heal::Filter => match self.parts.filter.ask(filter::Command::Heal).await {
                 Ok(done) => done.map_err(|error| error.to_string()),
                 Err(error) => Err(error.to_string()),
