@@ -1,4 +1,5 @@
-//! What the module adds to one authentication: `cargo xtask bench pam`; what a dropped packet costs: [`filter`].
+//! What the module adds to one authentication: `cargo xtask bench pam`; what a dropped packet costs: [`filter`];
+//! what is left to others while a flood runs: [`flood`].
 //!
 //! * [`stacks`]: the stacks that are compared, and one attempt on each.
 //! * [`figures`]: medians, percentiles, the gate's own histogram.
@@ -11,6 +12,7 @@
 
 pub mod figures;
 pub mod filter;
+pub mod flood;
 pub mod report;
 pub mod run;
 pub mod stacks;

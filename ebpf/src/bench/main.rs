@@ -74,7 +74,7 @@ pub fn flood(ctx: XdpContext) -> u32 {
 
 #[inline(always)]
 fn on_time(scene: &mut Scene) -> bool {
-    if scene.pace == 0 {
+    if scene.pace == 0 || scene.sent % scene.burst.max(1) != 0 {
         return true;
     }
     // SAFETY: a helper without arguments.
@@ -82,7 +82,7 @@ fn on_time(scene: &mut Scene) -> bool {
     if now < scene.due {
         return false;
     }
-    scene.due = if now - scene.due > SLACK { now } else { scene.due } + scene.pace;
+    scene.due = if now - scene.due > SLACK { now } else { scene.due } + scene.pace * scene.burst.max(1);
     true
 }
 

@@ -31,6 +31,9 @@ pub struct Scene {
     pub due: u64,
     /// Frames sent; the program's own.
     pub sent: u64,
+    /// With a pace: so many at once, and then a longer pause, as a network card hands them on that moderates its interrupts.
+    /// Not 0.
+    pub burst: u64,
     /// 1: every frame is made and thrown away: the load of a flood that does not arrive.
     pub mute: u64,
 }

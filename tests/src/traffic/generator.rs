@@ -19,6 +19,8 @@ use crate::{Error, Result};
 
 const BPF_PROG_TEST_RUN: libc::c_int = 10;
 const BPF_F_TEST_XDP_LIVE_FRAMES: u32 = 2;
+/// The niceness of what measures: other work of the machine takes little part then.
+const FIRST: libc::c_int = -20;
 /// Frames a batch, the kernel's own default.
 const BATCH: u32 = 64;
 
@@ -99,6 +101,18 @@ pub fn on(processor: usize) -> Result<()> {
     let mut set = CpuSet::new();
     set.set(processor).map_err(refused("a processor"))?;
     sched_setaffinity(Pid::from_raw(0), &set).map_err(refused("sched_setaffinity"))
+}
+
+/// Puts the calling thread, and all that it starts, before other work of the machine.
+///
+/// # Errors
+/// The kernel's words.
+pub fn before_others() -> Result<()> {
+    // SAFETY: integers only; 0 is the calling thread.
+    if unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, FIRST) } == 0 {
+        return Ok(());
+    }
+    Err(Error::Program { program: "setpriority".into(), source: std::io::Error::last_os_error() })
 }
 
 /// Nanoseconds a run of `program` over a packet, by the kernel's own clock.

@@ -16,6 +16,7 @@ pub const FLOODER: &str = "flooder";
 pub const MACHINE: &str = "/opt/portcullis-machine";
 
 const ETHTOOL_SGRO: u32 = 0x2c;
+const ETHTOOL_STSO: u32 = 0x1f;
 const SIOCETHTOOL: libc::c_ulong = 0x8946;
 
 /// A veth pair.
@@ -99,7 +100,7 @@ impl Port {
         in_network(network, || {
             let path = PathBuf::from(format!("/proc/sys/net/ipv4/conf/{name}/rp_filter"));
             fs::write(&path, "0").map_err(|source| Error::File { path, source })?;
-            gro(name)
+            offload(name, ETHTOOL_SGRO, 1)
         })?;
         ip(&["link", "set", name, "up"])?;
         must("ip", &["-n", FLOODER, "link", "set", &sender, "up"])?;
@@ -131,6 +132,15 @@ impl Port {
         in_network(self.network.as_deref(), work)
     }
 
+    /// Has what sockets send by the sending end wait in the same queue as a flood: with TSO, veth hands it to the stack
+    /// past that queue and on the sender's processor, unless an XDP program is there.
+    ///
+    /// # Errors
+    /// The kernel's words.
+    pub fn one_queue(&self) -> Result<()> {
+        in_network(Some(FLOODER), || offload(&format!("s-{}", self.name), ETHTOOL_STSO, 0))
+    }
+
     /// Folder in [`MACHINE`] of the kernel thread that handles what is received.
     ///
     /// # Errors
@@ -149,11 +159,11 @@ impl Port {
     }
 }
 
-/// `ethtool --offload NAME gro on`.
-fn gro(name: &str) -> Result<()> {
+/// `ethtool --offload NAME …`.
+fn offload(name: &str, command: u32, value: u32) -> Result<()> {
     let socket = std::net::UdpSocket::bind("0.0.0.0:0")
         .map_err(|source| Error::Program { program: "a socket".into(), source })?;
-    let mut order = [ETHTOOL_SGRO, 1];
+    let mut order = [command, value];
     let mut request = libc::ifreq {
         ifr_name: [0; libc::IFNAMSIZ],
         ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_data: order.as_mut_ptr().cast() },
@@ -167,5 +177,5 @@ fn gro(name: &str) -> Result<()> {
     if answer == 0 {
         return Ok(());
     }
-    Err(Error::Program { program: format!("GRO of {name}"), source: std::io::Error::last_os_error() })
+    Err(Error::Program { program: format!("offloads of {name}"), source: std::io::Error::last_os_error() })
 }

@@ -12,7 +12,7 @@ use super::refused;
 use super::scene::{Scene, source_4, source_6};
 use crate::{Error, Result};
 
-// SAFETY: repr(C), integers alone, without padding: 8 of 32 bits, 4 of 64.
+// SAFETY: repr(C), integers alone, without padding: 8 of 32 bits, 5 of 64.
 unsafe impl Pod for Scene {}
 
 /// Places of the judges, as in the object.

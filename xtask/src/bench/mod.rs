@@ -2,9 +2,13 @@
 //!
 //! * [`pam`]: what the module adds to one authentication.
 //! * [`filter`]: what a dropped packet costs.
+//! * [`flood`]: what is left to others while a flood runs.
+//! * [`inside`]: what those two have in common.
 //! * [`threads`]: the kernel's own threads, put on a processor from outside.
 
 mod filter;
+mod flood;
+mod inside;
 mod pam;
 mod threads;
 
@@ -20,6 +24,8 @@ pub enum Bench {
     Pam(pam::Pam),
     /// Cost of a packet that is dropped or judged, beside nftables, iptables and a bare XDP_DROP
     Filter(filter::Filter),
+    /// What an innocent client gets while a flood runs, beside nftables and without any defence
+    Flood(flood::Flood),
 }
 
 /// Builds and measures; the status of the program inside.
@@ -27,6 +33,7 @@ pub fn bench(workspace: &Workspace, bench: &Bench) -> Result<u8> {
     match bench {
         Bench::Pam(options) => pam::bench(workspace, options),
         Bench::Filter(options) => filter::bench(workspace, options),
+        Bench::Flood(options) => flood::bench(workspace, options),
     }
 }
 

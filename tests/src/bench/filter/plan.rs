@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::fill::{Filled, fill};
 use super::rows::{Row, Rows, make};
 use crate::Result;
-use crate::traffic::generator::{Flood, on, test_run};
+use crate::traffic::generator::{Flood, before_others, on, test_run};
 use crate::traffic::port::FLOODER;
 use crate::traffic::programs::map_bytes;
 use crate::traffic::scene::Scene;
@@ -117,6 +117,7 @@ pub struct Size {
 /// What a row says that cannot be made, filled or measured.
 pub fn run(asked: &Asked) -> Result<Vec<Size>> {
     on(asked.processors.0)?;
+    before_others()?;
     let mut rows = make(&asked.token, &asked.object, asked.six)?;
     let mut sizes = Vec::new();
     let mut have = 0;
