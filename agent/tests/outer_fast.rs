@@ -188,6 +188,7 @@ fn a_million_sources_and_nobody_else() {
         for high in (0..600_000_u64).step_by(31) {
             assert_eq!(drops(&mut programs, v6(0x2001_0db8_0000_0000 + high)), high % 3 == 0, "{high}");
         }
+        println!("leases end at most {:?} late among them", lateness(&mut programs, &mut table));
         let begin = Instant::now();
         for number in (0..count).filter(|number| number % 2 == 0) {
             assert!(table.remove(v4(spread(number))).unwrap());
@@ -198,6 +199,34 @@ fn a_million_sources_and_nobody_else() {
             assert_eq!(drops(&mut programs, v4(spread(number))), number % 2 == 1, "{number}");
         }
     });
+}
+
+/// How long after its end a lease still drops, at the most, of some that end one after the other.
+fn lateness(programs: &mut Programs, table: &mut Table) -> Duration {
+    let begin = clock::boot().unwrap().0;
+    let mut running: Vec<(Net, u64)> = (0..200)
+        .map(|number| {
+            (v4(spread(0x7000_0000 + number)), begin + 200_000_000 + u64::from(number) * 10_000_000)
+        })
+        .collect();
+    for (net, until) in &running {
+        table.insert(*net, &Lease { until: *until, ..FOREVER }).unwrap();
+    }
+    let mut worst = 0;
+    while !running.is_empty() {
+        std::thread::sleep(Duration::from_millis(2));
+        running.retain(|(net, until)| {
+            let drops = drops(programs, *net);
+            let now = clock::boot().unwrap().0;
+            assert!(drops || now >= *until, "{net} ended too early");
+            assert!(now < until + 1_500_000_000, "{net} does not end");
+            if !drops {
+                worst = worst.max(now - until);
+            }
+            drops
+        });
+    }
+    Duration::from_nanos(worst)
 }
 
 #[test]

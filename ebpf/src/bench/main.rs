@@ -74,7 +74,7 @@ pub fn flood(ctx: XdpContext) -> u32 {
 
 #[inline(always)]
 fn on_time(scene: &mut Scene) -> bool {
-    if scene.pace == 0 || scene.sent % scene.burst.max(1) != 0 {
+    if scene.pace == 0 || !scene.sent.is_multiple_of(scene.burst.max(1)) {
         return true;
     }
     // SAFETY: a helper without arguments.
