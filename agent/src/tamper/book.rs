@@ -10,7 +10,8 @@ use jiff::Timestamp;
 
 use super::Kind;
 
-/// Alarms open at once; of more, the newest are told in the log alone.
+/// Alarms shown; of more, the newest are in log, metrics and events alone. Kept are all, since each is told once: there
+/// are as many as pins, stacks and files that are looked at.
 const MOST: usize = 256;
 /// How often a kind is mended within [`WINDOW`].
 pub const HEALS: usize = 5;
@@ -90,9 +91,7 @@ impl Book {
             None => {
                 self.last += 1;
                 let alarm = Alarm { id: self.last, since: now, wrong: wrong.clone(), noted: false };
-                if self.open.len() < MOST {
-                    self.open.insert(key.clone(), alarm.clone());
-                }
+                self.open.insert(key.clone(), alarm.clone());
                 Some(News::Raised(key.clone(), alarm))
             }
         }
@@ -109,12 +108,19 @@ impl Book {
         count
     }
 
-    /// Those that nobody took note of, oldest first.
+    /// The first [`MOST`] of those that nobody took note of, oldest first.
     #[must_use]
     pub fn open(&self) -> Vec<(&Key, &Alarm)> {
         let mut open: Vec<_> = self.open.iter().filter(|(_, alarm)| !alarm.noted).collect();
         open.sort_by_key(|(_, alarm)| alarm.id);
+        open.truncate(MOST);
         open
+    }
+
+    /// Whether there is such an alarm, noted or not.
+    #[must_use]
+    pub fn has(&self, key: &Key) -> bool {
+        self.open.contains_key(key)
     }
 
     /// How many of a kind are open.
@@ -183,6 +189,28 @@ mod tests {
         assert_eq!(book.open().len(), 1);
         assert_eq!(book.note(None), 1);
         assert!(book.raise(at(2), &key(Kind::StoreChanged), &wrong("written")).is_some(), "told anew");
+    }
+
+    #[test]
+    fn more_than_there_is_room_for_are_told_once_too() {
+        let mut book = Book::default();
+        let many = |count: usize| -> BTreeMap<Key, Wrong> {
+            (0..count).map(|number| ((Kind::PinGone, format!("pin {number:04}")), wrong("gone"))).collect()
+        };
+        let all = MOST + 40;
+        assert_eq!(book.look(at(0), &many(all)).len(), all);
+        assert_eq!(book.look(at(1), &many(all)), [], "no line of the log for each look");
+        assert_eq!(book.look(at(2), &many(0)).len(), all, "and each is told to have ended");
+        assert_eq!(book.look(at(3), &many(1)).len(), 1);
+    }
+
+    #[test]
+    fn what_was_noted_has_not_ended_while_it_is_there() {
+        let mut book = Book::default();
+        book.look(at(0), &BTreeMap::from([(key(Kind::PinMode), wrong("open"))]));
+        book.note(None);
+        assert!(book.has(&key(Kind::PinMode)), "noted is not gone");
+        assert!(book.open().is_empty());
     }
 
     #[test]

@@ -257,8 +257,9 @@ impl Task {
         let age = |key: &Key| ages.get(key).copied().unwrap_or_default();
         let mut sure = BTreeMap::new();
         for (key, found) in &found {
-            // An alarm that is open stays; what is new must be seen twice. What is seen once only is told at once.
-            let open = self.parts.handle.book().open().iter().any(|(other, _)| *other == key);
+            // An alarm that is open, noted or not, stays; what is new must be seen twice. What is seen once only is told at
+            // once.
+            let open = self.parts.handle.book().has(key);
             if open || key.0.stays() || age(key) >= SURE {
                 let who = self.suspects.get(key).and_then(|(_, who)| who.clone());
                 let (who, uid) = who.map_or((None, None), |(who, uid)| (Some(who), uid));
