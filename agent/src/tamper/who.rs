@@ -3,7 +3,7 @@
 //! Invariants: what is told is of the very process the kernel named (its pidfd says that it lives when /proc was read),
 //! or it is said that it is not known; names are escaped.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -39,7 +39,7 @@ impl Who {
     pub fn look(pid: u32, pidfd: Option<&OwnedFd>) -> Self {
         let process = (pid != 0).then(|| Process::read(pid)).flatten();
         // Readable: it has ended. A zombie is still itself, but it has no program any more: its number is not reused yet.
-        let same = pidfd.is_none_or(|fd| lives(fd) || std::path::Path::new(&format!("/proc/{pid}")).exists());
+        let same = pidfd.is_none_or(|fd| lives(fd) || has_number(fd, pid));
         Self { pid, process: process.filter(|_| same) }
     }
 
@@ -53,6 +53,13 @@ impl Who {
 fn lives(pidfd: &OwnedFd) -> bool {
     let mut wait = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
     poll(&mut wait, PollTimeout::ZERO).is_ok_and(|ended| ended == 0)
+}
+
+/// Whether the process has its number still: not waited for, so that nobody else has it (proc_pid_fdinfo(5)).
+fn has_number(pidfd: &OwnedFd, pid: u32) -> bool {
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).unwrap_or_default();
+    let number = info.lines().find_map(|line| line.strip_prefix("Pid:"));
+    number.is_some_and(|number| number.trim().parse() == Ok(pid))
 }
 
 impl Process {
@@ -95,6 +102,22 @@ impl std::fmt::Display for Who {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_number_that_somebody_else_has_by_now_names_nobody() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = rustix::process::Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+        let fd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
+        while lives(&fd) {
+            std::thread::yield_now();
+        }
+        let zombie = Who::look(child.id(), Some(&fd));
+        assert!(zombie.process.is_some(), "not waited for: its number is its own still");
+        child.wait().unwrap();
+        // The kernel's word is about the child; the number stands for another process by now, this one.
+        let other = Who::look(std::process::id(), Some(&fd));
+        assert_eq!(other, Who { pid: std::process::id(), process: None });
+    }
 
     #[test]
     fn this_process_is_named_and_one_that_ended_is_not() {
