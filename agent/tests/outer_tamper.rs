@@ -15,6 +15,7 @@ use portcullis_agent::kernel;
 use portcullis_agent::tamper::Kind;
 use portcullis_agent::tamper::pins::Pins;
 use portcullis_agent::tamper::probes::Probes;
+use portcullis_agent::tamper::watch::Watch;
 use portcullis_common::abi::{PIN_DIR, map};
 
 #[test]
@@ -93,4 +94,20 @@ fn entry(file: &Path) -> u64 {
         (bytes[at] == 1 && (address..address + length).contains(&entry)).then(|| entry - address + offset)
     });
     loaded.unwrap()
+}
+
+#[test]
+fn what_the_agent_itself_writes_is_no_touch() {
+    let folder = tempfile::tempdir().unwrap();
+    let (watch, mut touches) = Watch::start([folder.path().to_owned()]).unwrap();
+    fs::write(folder.path().join("ours"), "a batch of attempts").unwrap();
+    let theirs = folder.path().join("theirs");
+    let mut child = std::process::Command::new("touch").arg(&theirs).spawn().unwrap();
+    let pid = child.id();
+    child.wait().unwrap();
+    // In the order in which they came.
+    let first = touches.blocking_recv().unwrap();
+    assert_eq!(first.name.as_deref(), Some(&b"theirs"[..]), "{first:?}");
+    assert_eq!(first.who.map(|who| who.pid), Some(pid));
+    drop(watch);
 }

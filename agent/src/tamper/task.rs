@@ -197,12 +197,8 @@ impl Task {
         }
     }
 
-    /// Keeps a touch, unless it is our own; one of the store is an alarm by itself.
+    /// Keeps a touch; one of the store is an alarm by itself.
     fn note(&mut self, touch: Touch) {
-        let own = touch.who.as_ref().is_some_and(|who| who.pid == std::process::id());
-        if own {
-            return;
-        }
         let its = touch.name.as_ref().is_some_and(|name| self.store.is_its(name));
         if its
             && touch.written

@@ -4,8 +4,8 @@
 //! bpffs before Linux 6.8) inotify(7) tells of the touch alone, and where that cannot either, the looks at intervals see
 //! what changed.
 //!
-//! Invariants: a touch is a reason to look, never the finding; touches that were lost lose nothing but a name; a thread of
-//! its own reads them, since the process that is to be named may end the moment after.
+//! Invariants: a touch is a reason to look, never the finding, and the agent's own are none; touches that were lost lose
+//! nothing but a name; a thread of its own reads them, since the process that is to be named may end the moment after.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -158,6 +158,10 @@ impl Ear {
                 while let Ok(length @ 1..) = nix::unistd::read(group, &mut bytes) {
                     for event in events(bytes.get(..length).unwrap_or_default()) {
                         let Event { mask, pid, pidfd, name } = event;
+                        // Each batch of attempts is written beside the store: no reason to look at everything.
+                        if pid == std::process::id() {
+                            continue;
+                        }
                         let mut who = Who::look(pid, pidfd.as_ref());
                         if who.process.is_none() {
                             // It may have been there when it touched something else a moment ago.
