@@ -27,6 +27,16 @@ struct Watched {
     path: PathBuf,
     inode: Option<(u64, u64)>,
     mapping: Option<Mapping>,
+    /// The breakpoints that were seen last, and by whom.
+    told: Option<(Breakpoints, Vec<String>)>,
+}
+
+/// Where the mapping differs from the file, and the links on it.
+#[derive(PartialEq, Eq)]
+struct Breakpoints {
+    inode: Option<(u64, u64)>,
+    place: Option<u64>,
+    links: Vec<u32>,
 }
 
 /// The files.
@@ -55,7 +65,7 @@ impl Probes {
     /// Those at these paths.
     #[must_use]
     pub fn of(paths: Vec<PathBuf>) -> Self {
-        Self { files: paths.into_iter().map(|path| Watched { path, inode: None, mapping: None }).collect() }
+        Self { files: paths.into_iter().map(|path| Watched { path, inode: None, mapping: None, told: None }).collect() }
     }
 
     /// What is probed now.
@@ -69,32 +79,47 @@ impl Probes {
             }
             let place = file.mapping.as_ref().and_then(|mapping| mapping.differs().ok().flatten());
             let place = place.filter(|_| !cfg!(feature = "mutation-breakpoint-blind"));
-            let mut by: Vec<String> = links.iter().filter_map(|link| by_link(link, file.inode)).collect();
+            let on_it: Vec<&Link> = links.iter().filter(|link| is_on(link, file.inode)).collect();
+            let links = on_it.iter().map(|link| link.id).collect();
+            let now = Breakpoints { inode: file.inode, place, links };
+            // All descriptors of all processes are gone through for it: once, not at each look.
+            let by = match file.told.take() {
+                Some((before, by)) if before == now => by,
+                _ => who_set(&now, &on_it),
+            };
             if place.is_none() && by.is_empty() {
                 continue;
             }
-            if place.is_some() {
-                by.extend(by_perf(file.inode));
-                by.extend(by_tracefs(file.inode));
-            }
+            file.told = Some((now, by.clone()));
             let name = crate::text::escape(file.path.as_os_str().as_encoded_bytes());
             let at = place.map_or_else(String::new, |place| format!(" at offset 0x{place:x}"));
             let detail = format!(
                 "somebody else's breakpoint (uprobe) is in {name}{at}: whoever set it can read passwords"
             );
-            by.dedup();
             let who = (!by.is_empty()).then(|| by.join("; "));
             wrong.insert((Kind::Uprobe, name.clone()), Found { who, ..Found::new(detail, name) });
         }
     }
 }
 
-/// A link on that file whose holder can be seen here.
-fn by_link(link: &Link, file: Option<(u64, u64)>) -> Option<String> {
-    let On::User { path } = &link.on else { return None };
-    if file.is_none() || inode(path) != file {
-        return None;
+/// Whether a link hangs on that file.
+fn is_on(link: &Link, file: Option<(u64, u64)>) -> bool {
+    matches!(&link.on, On::User { path } if file.is_some() && inode(path) == file)
+}
+
+/// Those who can be seen here to have set breakpoints.
+fn who_set(breakpoints: &Breakpoints, links: &[&Link]) -> Vec<String> {
+    let mut by: Vec<String> = links.iter().filter_map(|link| by_link(link)).collect();
+    if breakpoints.place.is_some() {
+        by.extend(by_perf(breakpoints.inode));
+        by.extend(by_tracefs(breakpoints.inode));
     }
+    by.dedup();
+    by
+}
+
+/// The holder of a link, where he can be seen here.
+fn by_link(link: &Link) -> Option<String> {
     let id = format!("link_id:\t{}", link.id);
     let holder = each_fd("bpf_link").find(|(pid, fd)| {
         let info = std::fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).unwrap_or_default();
