@@ -28,18 +28,19 @@ use crate::{
 #[inline(always)]
 pub fn started(task: Place, program: Place) {
     let Some(scope) = OBSERVER_SCOPE.get(0) else { return };
-    if scope.on == 0 || !is_mounted_here(scope, task) {
+    if scope.on == 0 {
         return;
     }
     let file = file_of(program);
     // SAFETY: a helper without arguments.
     let key = unsafe { bpf_get_current_task() };
+    // Elsewhere a file is what it is here, but a name may be a container's own su, and nobody is kept from anything.
     // SAFETY: the agent replaces whole values.
     let (number, guarded) = match unsafe { WATCHED.get(file) } {
-        Some(watch) => (watch.program, watch.guarded),
+        Some(watch) => (watch.program, if is_mounted_here(scope, task) { watch.guarded } else { 0 }),
         None => {
             pass_by(task, key);
-            if !named() {
+            if !is_mounted_here(scope, task) || !named() {
                 return;
             }
             (0, 0)
@@ -48,7 +49,8 @@ pub fn started(task: Place, program: Place) {
     watched(scope, file, number, guarded, key, program);
 }
 
-/// Whether a task is in one of the mount namespaces that are observed.
+/// Whether a task is in the mount namespace of the agent or of process 1. Many a service has its own (PrivateTmp=), with
+/// the same files in it: what is watched by its file is watched there, too.
 #[inline(always)]
 pub fn is_mounted_here(scope: &Scope, task: Place) -> bool {
     let mounts: u32 = task.to(at!(nsproxy)).to(at!(mnt_ns)).number(at!(mnt_inum));
