@@ -9,9 +9,8 @@
 mod session;
 mod wire;
 
-use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis_common::abi::{Answer, CALLERS, Request};
@@ -20,6 +19,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::metrics::Metrics;
+use crate::seats::{self, Seats};
 use session::{Caller, Session};
 
 /// Connections of all callers together.
@@ -37,52 +37,14 @@ pub fn path() -> &'static Path {
     Path::new(CALLERS)
 }
 
-/// Connections by user.
-#[derive(Debug, Default)]
-struct Seats(Mutex<HashMap<u32, usize>>);
-
-/// A place, given back when it is dropped.
-struct Seat {
-    seats: Arc<Seats>,
-    uid: u32,
-}
-
-impl Seats {
-    fn take(self: &Arc<Self>, uid: u32) -> Option<Seat> {
-        let mut seats = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let all: usize = seats.values().sum();
-        let own = seats.entry(uid).or_default();
-        // Root callers are many in a container, and are never shut out by others.
-        if uid != 0 && (*own >= EACH || all >= ALL) {
-            return None;
-        }
-        *own += 1;
-        Some(Seat { seats: Arc::clone(self), uid })
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        let mut seats = self.seats.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(own) = seats.get_mut(&self.uid) {
-            *own -= 1;
-            if *own == 0 {
-                seats.remove(&self.uid);
-            }
-        }
-    }
-}
-
 /// Serves the socket for ever.
 pub async fn serve(listener: UnixListener, metrics: Arc<Metrics>) {
-    let seats = Arc::new(Seats::default());
+    let seats = Seats::new(EACH, ALL);
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
-                // Out of descriptors: others close theirs.
-                log::error!("a caller could not be accepted: {error}");
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                seats::failed(&error).await;
                 continue;
             }
         };

@@ -28,6 +28,7 @@ use crate::logging;
 use crate::metrics::Metrics;
 use crate::notify::Notifier;
 use crate::observer;
+use crate::seats::{Api, Page};
 use crate::store::Store;
 use crate::tamper;
 
@@ -288,14 +289,14 @@ async fn work(path: PathBuf, config: Config, store: Store) -> Result<(), DaemonE
         match TcpListener::bind(address).await {
             Ok(listener) => {
                 let routes = api::http(context.clone());
-                tokio::spawn(async move { axum::serve(listener, routes).await });
+                tokio::spawn(async move { axum::serve(Page::new(listener), routes).await });
             }
             // Metrics are no reason not to act.
             Err(error) => log::error!("no metrics: cannot listen on {address}: {error}; see metrics.listen"),
         }
     }
     let routes = api::socket(context).into_make_service_with_connect_info::<Peer>();
-    let mut api = tokio::spawn(async move { axum::serve(requests, routes).await });
+    let mut api = tokio::spawn(async move { axum::serve(Api::new(requests), routes).await });
 
     let mut hangup = signal(SignalKind::hangup()).map_err(DaemonError::Runtime)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Runtime)?;

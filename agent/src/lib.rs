@@ -25,6 +25,7 @@ pub mod notify;
 pub mod observer;
 pub mod program;
 pub mod rows;
+pub mod seats;
 mod sessions;
 pub mod shadow;
 pub mod store;

@@ -4,7 +4,8 @@
 
 use axum::extract::connect_info::Connected;
 use axum::serve::IncomingStream;
-use tokio::net::UnixListener;
+
+use crate::seats::Api;
 
 /// The peer's uid, if the kernel tells it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,9 +25,9 @@ impl Peer {
     }
 }
 
-impl Connected<IncomingStream<'_, UnixListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        Self(stream.io().peer_cred().ok().map(|credentials| credentials.uid()))
+impl Connected<IncomingStream<'_, Api>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, Api>) -> Self {
+        Self(stream.io().stream().peer_cred().ok().map(|credentials| credentials.uid()))
     }
 }
 

@@ -65,7 +65,12 @@ impl Probes {
     /// Those at these paths.
     #[must_use]
     pub fn of(paths: Vec<PathBuf>) -> Self {
-        Self { files: paths.into_iter().map(|path| Watched { path, inode: None, mapping: None, told: None }).collect() }
+        Self {
+            files: paths
+                .into_iter()
+                .map(|path| Watched { path, inode: None, mapping: None, told: None })
+                .collect(),
+        }
     }
 
     /// What is probed now.

@@ -57,7 +57,8 @@ fn lives(pidfd: &OwnedFd) -> bool {
 
 /// Whether the process has its number still: not waited for, so that nobody else has it (proc_pid_fdinfo(5)).
 fn has_number(pidfd: &OwnedFd, pid: u32) -> bool {
-    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).unwrap_or_default();
+    let info =
+        std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).unwrap_or_default();
     let number = info.lines().find_map(|line| line.strip_prefix("Pid:"));
     number.is_some_and(|number| number.trim().parse() == Ok(pid))
 }
