@@ -159,10 +159,18 @@ impl Ended {
 impl Corroboration {
     /// A watched program runs.
     pub fn started(&mut self, pid: u32, time: Boot) {
-        if self.running.len() >= MOST {
-            self.running.pop_first();
+        if self.running.len() >= MOST && !self.running.contains_key(&pid) {
+            self.forget_oldest();
         }
         self.running.insert(pid, time.0);
+    }
+
+    /// The oldest eighth: what ended and was never told to have is among them.
+    fn forget_oldest(&mut self) {
+        let mut times: Vec<u64> = self.running.values().copied().collect();
+        let (_, newest, _) = times.select_nth_unstable(self.running.len() / 8);
+        let newest = *newest;
+        self.running.retain(|_, started| *started > newest);
     }
 
     /// A watched program ended.

@@ -60,6 +60,20 @@ fn one_with_a_record_of_its_own_or_of_its_child_is_not() {
 }
 
 #[test]
+fn of_too_many_programs_the_oldest_are_forgotten_whatever_their_numbers() {
+    let mut judge = Corroboration::default();
+    // Ends that were lost: these run for ever, as far as anybody knows.
+    for pid in 100..10_000 {
+        judge.started(pid, Boot(u64::from(pid)));
+    }
+    // Process numbers have come round.
+    judge.started(7, Boot(100 * SECOND));
+    judge.started(8, Boot(100 * SECOND));
+    judge.recorded(record(7));
+    assert_eq!(concluded(&mut judge, 110 * SECOND), [], "it runs");
+}
+
+#[test]
 fn what_is_no_failed_logon_is_left_alone() {
     let su = end(Program::Su, 7);
     for calm in [
