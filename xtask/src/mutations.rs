@@ -130,6 +130,7 @@ const MUTATIONS: &[Mutation] = &[
     agent("mutation-stack-blind", "a stack that has come open is an alarm"),
     agent("mutation-any-pin", "a pin that holds another object is an alarm"),
     agent("mutation-breakpoint-blind", "a breakpoint in libpam is an alarm"),
+    agent("mutation-tell-every-guess", "nobody floods the log by unix_chkpwd"),
     agent("mutation-any-seat", "no user takes all connections of the agent"),
     agent("mutation-heal-without-end", "nothing is put back more than five times an hour"),
     policy("mutation-skip-downward", "no rung is skipped on the way down"),

@@ -16,6 +16,7 @@ pub mod tables;
 pub mod task;
 pub mod types;
 
+mod pace;
 mod shared;
 
 pub use process::ProcessView;
