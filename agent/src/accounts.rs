@@ -16,6 +16,8 @@ pub struct User {
     pub gid: u32,
     /// Login name.
     pub name: String,
+    /// Home directory.
+    pub home: PathBuf,
     /// Login shell; empty: /bin/sh.
     pub shell: PathBuf,
 }
@@ -137,7 +139,8 @@ impl Directory for Nss {
 
 impl From<NixUser> for User {
     fn from(user: NixUser) -> Self {
-        Self { uid: user.uid.as_raw(), gid: user.gid.as_raw(), name: user.name, shell: user.shell }
+        let (uid, gid) = (user.uid.as_raw(), user.gid.as_raw());
+        Self { uid, gid, name: user.name, home: user.dir, shell: user.shell }
     }
 }
 
@@ -148,8 +151,9 @@ pub(crate) fn user_of_line(line: &[u8]) -> Option<User> {
     let name = fields.next().filter(|name| askable(name) && !name.starts_with(['+', '-', '#']))?;
     let uid = fields.nth(1)?.parse().ok()?;
     let gid = fields.next()?.parse().ok()?;
-    let shell = fields.nth(2)?;
-    Some(User { uid, gid, name: name.to_owned(), shell: shell.into() })
+    let home = fields.nth(1)?;
+    let shell = fields.next()?;
+    Some(User { uid, gid, name: name.to_owned(), home: home.into(), shell: shell.into() })
 }
 
 /// A number of login.defs(5).

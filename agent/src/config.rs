@@ -48,7 +48,7 @@ pub const CLASS_FIRST: u32 = 3;
 /// The configuration in effect. Serialized, it is a file again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Config {
-    /// The account that is never locked.
+    /// The accounts that are never locked.
     pub break_glass: BreakGlass,
     /// Age at which an unresolved reservation becomes a failure.
     pub reservation_max_age: Span,
@@ -58,7 +58,7 @@ pub struct Config {
     pub default: Limits,
     /// root's.
     pub root: Root,
-    /// The break-glass account's.
+    /// The break-glass accounts'.
     #[serde(serialize_with = "own::break_glass")]
     pub break_glass_limits: Limits,
     /// Where metrics are shown.
@@ -80,13 +80,30 @@ pub struct Config {
     pub classes: Vec<Class>,
 }
 
-/// The account that is never locked.
+/// The accounts that are never locked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BreakGlass {
-    /// This one.
-    Account(String),
+    /// These: one at least.
+    Accounts(Vec<String>),
     /// There is none, and that is meant.
     Refused,
+}
+
+impl BreakGlass {
+    /// Their names; none where there is none.
+    #[must_use]
+    pub fn names(&self) -> &[String] {
+        match self {
+            Self::Accounts(names) => names,
+            Self::Refused => &[],
+        }
+    }
+
+    /// Whether this name is one of them.
+    #[must_use]
+    pub fn holds(&self, name: &str) -> bool {
+        self.names().iter().any(|own| own == name)
+    }
 }
 
 /// What is done about what is computed.
@@ -343,7 +360,10 @@ impl Limits {
 impl Serialize for BreakGlass {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
-            Self::Account(name) => serializer.serialize_str(name),
+            Self::Accounts(names) => match names.as_slice() {
+                [name] => serializer.serialize_str(name),
+                names => names.serialize(serializer),
+            },
             Self::Refused => serializer.serialize_bool(false),
         }
     }

@@ -12,6 +12,7 @@ pub mod kind;
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, watch};
@@ -21,7 +22,7 @@ use crate::api::hub::Hub;
 use crate::api::view::Event;
 use crate::config::notify::Notify;
 use crate::metrics::Metrics;
-use crate::program::{self, RunError};
+use crate::program::{self, Ended, RunError};
 
 /// The way to tell the notifier a new configuration.
 pub type Handle = watch::Sender<Notify>;
@@ -29,7 +30,36 @@ pub type Handle = watch::Sender<Notify>;
 /// A command that waits for its turn.
 struct Run {
     command: Vec<String>,
+    event: String,
     line: Vec<u8>,
+}
+
+impl Run {
+    /// Runs it; how that ended, in the words of the metrics.
+    async fn run(self, limit: Duration) -> &'static str {
+        let mut words = self.command.into_iter();
+        let program = PathBuf::from(words.next().unwrap_or_default());
+        let event = self.event;
+        match program::run(&program, words, self.line, limit).await {
+            Ok(ended) if ended.success => "done",
+            Ok(Ended { status, said, .. }) => {
+                let program = program.display();
+                log::error!(
+                    "notify.command for {event}: {program} ended with {status}, nobody may have been told; it said: {said}; \
+                     try it by hand with an event as its input"
+                );
+                "failed"
+            }
+            Err(error @ RunError::Timeout { .. }) => {
+                log::error!("notify.command for {event}: {error}; see notify.timeout");
+                "timeout"
+            }
+            Err(error) => {
+                log::error!("notify.command for {event}: {error}");
+                "failed"
+            }
+        }
+    }
 }
 
 /// Looks on and tells.
@@ -40,6 +70,8 @@ pub struct Notifier {
     file: file::Writer,
     waiting: VecDeque<Run>,
     running: JoinSet<&'static str>,
+    /// Commands that were not run for want of room, since that was said.
+    unrun: u64,
 }
 
 impl Notifier {
@@ -54,6 +86,7 @@ impl Notifier {
             metrics,
             waiting: VecDeque::new(),
             running: JoinSet::new(),
+            unrun: 0,
         };
         (handle, notifier)
     }
@@ -93,7 +126,8 @@ impl Notifier {
         let mut runs = Vec::new();
         for wanted in &config.commands {
             if wanted.events.iter().any(|word| kind::matches(word, &event.event)) {
-                runs.push(Run { command: wanted.argv.clone(), line: line.clone() });
+                let (command, event) = (wanted.argv.clone(), event.event.clone());
+                runs.push(Run { command, event, line: line.clone() });
             }
         }
         let room = config.queue;
@@ -105,6 +139,13 @@ impl Notifier {
         for run in runs {
             if self.waiting.len() >= room {
                 self.metrics.notified("dropped", 1);
+                if self.unrun == 0 {
+                    log::warn!(
+                        "notify.command: {room} commands wait, those for further events are not run; see notify.parallel, \
+                         notify.queue and notify.timeout"
+                    );
+                }
+                self.unrun = self.unrun.saturating_add(1);
             } else {
                 self.waiting.push_back(run);
             }
@@ -119,24 +160,13 @@ impl Notifier {
             (config.parallel, config.timeout.duration())
         };
         while self.running.len() < parallel
-            && let Some(Run { command, line }) = self.waiting.pop_front()
+            && let Some(run) = self.waiting.pop_front()
         {
-            self.running.spawn(async move {
-                let mut words = command.into_iter();
-                let program = PathBuf::from(words.next().unwrap_or_default());
-                match program::run(&program, words, line, limit).await {
-                    Ok(ended) if ended.success => "done",
-                    Ok(ended) => {
-                        let (status, said) = (ended.status, ended.said);
-                        log::warn!("notify: {} ended with {status}: {said}", program.display());
-                        "failed"
-                    }
-                    Err(error) => {
-                        log::warn!("notify: {error}");
-                        if matches!(error, RunError::Timeout { .. }) { "timeout" } else { "failed" }
-                    }
-                }
-            });
+            self.running.spawn(run.run(limit));
+        }
+        if self.waiting.is_empty() && self.unrun != 0 {
+            log::warn!("notify.command: {} commands were not run for want of room", self.unrun);
+            self.unrun = 0;
         }
     }
 }

@@ -1,14 +1,15 @@
 //! Runs a program of the system, or of the administrator.
 //!
 //! Invariants: an argument vector, never a shell; no environment but a fixed locale and path; what it is to read is
-//! handed over and no more; a run that takes too long is killed and waited for.
+//! handed over and no more; a run that takes too long is killed, with what it started, and waited for.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use crate::text::escape;
@@ -88,6 +89,7 @@ pub async fn run<A: AsRef<std::ffi::OsStr>>(
     let talk = tokio::spawn(talk);
     let Ok(ran) = timeout(limit, child.wait()).await else {
         talk.abort();
+        end_group(&child);
         child.kill().await.map_err(failed)?;
         return Err(RunError::Timeout { program: program.to_owned(), limit });
     };
@@ -99,4 +101,49 @@ pub async fn run<A: AsRef<std::ffi::OsStr>>(
     let said = said.trim_ascii();
     let said = escape(said.get(..SAID).unwrap_or(said));
     Ok(Ended { success: status.success(), status: status.to_string(), said })
+}
+
+/// Kills a program that runs, and what it started, as far as that stayed in its process group.
+fn end_group(child: &Child) {
+    // None where it has ended and was waited for: its number may be another's by now.
+    let group = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+    if let Some(group) = group.filter(|_| !cfg!(feature = "mutation-kill-leader-alone")) {
+        // It may have ended: then nothing of it is left that could be killed so.
+        let _ = kill_process_group(group, Signal::KILL);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether a process is there and not dead.
+    fn alive(pid: &str) -> bool {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", pid.trim())).unwrap_or_default();
+        status.lines().any(|line| line.starts_with("State:") && !line.contains(['Z', 'X']))
+    }
+
+    #[tokio::test]
+    async fn a_run_that_takes_too_long_ends_with_its_children() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("child");
+        let script = format!("sleep 1000 & echo $! > {}; wait", file.display());
+        let limit = Duration::from_secs(1);
+        let ran = run(Path::new("/bin/sh"), ["-c", &script], Vec::new(), limit).await;
+        assert!(matches!(ran, Err(RunError::Timeout { .. })), "{ran:?}");
+        let child = std::fs::read_to_string(&file).unwrap();
+        // SIGKILL is sent; the kernel may take a moment.
+        let end = std::time::Instant::now() + Duration::from_secs(10);
+        while alive(&child) {
+            assert!(std::time::Instant::now() < end, "its child {child} is left");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_program_that_is_not_there_is_named() {
+        let ran = run(Path::new("/usr/sbin/absent"), ["x"], Vec::new(), Duration::from_secs(1)).await;
+        let text = ran.unwrap_err().to_string();
+        assert!(text.contains("/usr/sbin/absent") && text.contains("installed"), "{text}");
+    }
 }

@@ -1,16 +1,18 @@
 //! Where administrators are logged in from: utmp(5), and logind's list where there is none.
 //!
 //! Invariants: what is found only ever exempts an address; names of hosts are never resolved; a record that makes no
-//! sense is passed over.
+//! sense is passed over; nothing is waited for: logind's folder has pipes in it, too.
 
 use std::collections::BTreeSet;
+use std::io::Read as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use bytes::Buf;
 
 use crate::accounts::Directory;
-use crate::config::{BreakGlass, Config};
+use crate::config::Config;
 
 /// Bytes of a record of utmp(5) on Linux.
 const RECORD: usize = 384;
@@ -28,7 +30,7 @@ struct Session {
     address: IpAddr,
 }
 
-/// The addresses from which root, the break-glass account and members of sudo, wheel and admin are logged in now.
+/// The addresses from which root, break-glass accounts and members of sudo, wheel and admin are logged in now.
 pub fn administrators(root: &Path, config: &Config, directory: &dyn Directory) -> Vec<IpAddr> {
     let mut sessions = utmp(&std::fs::read(root.join("run/utmp")).unwrap_or_default());
     sessions.extend(logind(&root.join("run/systemd/sessions")));
@@ -43,7 +45,7 @@ pub fn administrators(root: &Path, config: &Config, directory: &dyn Directory) -
 }
 
 fn is_administrator(user: &str, config: &Config, directory: &dyn Directory) -> bool {
-    if config.break_glass == BreakGlass::Account(user.to_owned()) {
+    if config.break_glass.holds(user) {
         return true;
     }
     let Ok(Some(user)) = directory.user(user) else { return false };
@@ -84,8 +86,21 @@ fn record(mut bytes: &[u8]) -> Option<Session> {
 /// The sessions with an address that logind knows.
 fn logind(folder: &Path) -> Vec<Session> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
-    let files = entries.take(MOST).filter_map(|entry| std::fs::read_to_string(entry.ok()?.path()).ok());
+    let files = entries.take(MOST).filter_map(|entry| text_of(&entry.ok()?.path()));
     files.filter_map(|text| session(&text)).collect()
+}
+
+/// The text of a plain file. Beside each session's file lies `ID.ref`, a pipe that is open as long as the session: to
+/// read from it is to wait for the logout.
+fn text_of(path: &Path) -> Option<String> {
+    let mut file = std::fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW)
+        .open(path)
+        .ok()?;
+    let plain = file.metadata().ok()?.is_file();
+    let mut text = String::new();
+    (plain && file.read_to_string(&mut text).is_ok()).then_some(text)
 }
 
 fn session(text: &str) -> Option<Session> {
@@ -120,6 +135,21 @@ mod tests {
         let named =
             |user: &str, address: &str| Session { user: user.into(), address: address.parse().unwrap() };
         assert_eq!(found, [named("admin", "192.0.2.7"), named("six", "198.51.100.1")]);
+    }
+
+    #[test]
+    fn the_pipe_of_a_session_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("5"), "USER=root\nSTATE=active\nREMOTE_HOST=192.0.2.7\n").unwrap();
+        let pipe = folder.path().join("5.ref");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        // As logind and the session hold it: open, and silent.
+        let _held = std::fs::OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
+        let folder = folder.path().to_owned();
+        let (done, found) = std::sync::mpsc::channel();
+        std::thread::spawn(move || done.send(logind(&folder)));
+        let found = found.recv_timeout(std::time::Duration::from_secs(10)).expect("the pipe is waited for");
+        assert_eq!(found.len(), 1);
     }
 
     #[test]

@@ -410,6 +410,11 @@ impl Store {
         }
     }
 
+    /// Time, account and outcome of the newest attempts at all, newest first; none where memory stands in for the store.
+    pub fn newest_attempts(&mut self, limit: u32) -> Vec<(Timestamp, u32, String)> {
+        self.on_disk("attempts", |db| db.newest(limit)).unwrap_or_default()
+    }
+
     /// The last attempts at an account, newest first.
     pub fn history(&mut self, uid: u32, limit: u32) -> Vec<Attempt> {
         self.on_disk("the history", |db| db.history(uid, limit)).unwrap_or_default()

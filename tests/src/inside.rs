@@ -57,7 +57,7 @@ pub enum Kind {
     Usual,
     /// With agent and module of the next ABI version shown in [`NEXT`].
     Next,
-    /// The same, with systemd as its process 1, which starts what is installed.
+    /// With systemd as its process 1, which starts what is installed; [`NEXT`] is there where it was built.
     Systemd,
 }
 
@@ -115,8 +115,14 @@ fn outside(kind: Kind, name: &str, setup: &Setup<'_>) -> Result<(), String> {
     if setup.bare {
         sandbox.arg("--bare");
     }
-    if kind != Kind::Usual {
-        sandbox.arg("--bind").arg(format!("{}:{NEXT}", beside("abi-next")?.display()));
+    match (kind, beside("abi-next")) {
+        (Kind::Usual, _) => {}
+        (Kind::Next | Kind::Systemd, Ok(next)) => {
+            sandbox.arg("--bind").arg(format!("{}:{NEXT}", next.display()));
+        }
+        (Kind::Next, Err(missing)) => return Err(missing),
+        // Few of these upgrade; one that does fails for want of it.
+        (Kind::Systemd, Err(_)) => {}
     }
     if kind == Kind::Systemd {
         sandbox.arg("--systemd");

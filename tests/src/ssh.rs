@@ -1,5 +1,6 @@
 //! ssh to the throw-away system's own sshd, or to one with another configuration.
 
+use std::io::Read as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -43,6 +44,32 @@ impl Sshd {
     #[must_use]
     pub const fn at(port: u16) -> Self {
         Self { port }
+    }
+
+    /// A session that lasts: the client of a logon whose `command` has printed a line.
+    ///
+    /// # Errors
+    /// When ssh cannot be run, or the user is not let in.
+    pub fn runs(&self, user: &str, password: &str, command: &str) -> Result<Child> {
+        let mut words = self.arguments(user, "password");
+        words.pop();
+        let mut ssh = Command::new("sshpass");
+        ssh.args(["-p", password, "ssh"]).args(words).arg(command);
+        let mut child = ssh
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .map_err(trouble)?;
+        let mut byte = [0_u8];
+        while byte != *b"\n" {
+            let read =
+                child.stdout.as_mut().map_or(Ok(0), |stdout| stdout.read(&mut byte)).map_err(trouble)?;
+            if read == 0 {
+                return Err(Error::Answer { program: "ssh".into(), output: format!("no session of {user}") });
+            }
+        }
+        Ok(child)
     }
 
     /// The options and the target of a client that tries `methods` only and answers one prompt each.

@@ -1,14 +1,21 @@
 //! The lower rungs: delay, locks that grow, monitor mode, with the real su.
 
-#![allow(clippy::unwrap_used, reason = "this is how a test fails, in its helpers too")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "this is how a test fails, in its helpers too"
+)]
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use portcullis_tests::crowd::Crowd;
 use portcullis_tests::inside::{Setup, enter};
 use portcullis_tests::stack::{must, without_delays};
 use portcullis_tests::su::{self, KON};
-use portcullis_tests::system::{number, password, portcullis, run, shadow_locked, wait_for, write};
+use portcullis_tests::system::{
+    Counter, Hold, number, password, portcullis, run, shadow_locked, wait_for, write,
+};
 use serde_json::Value;
 
 const CONFIG: &str = r#"
@@ -62,6 +69,51 @@ fn monitor_mode_computes_tells_and_refuses_nothing() {
     must("portcullis", &["reload"]).unwrap();
     wait_for("the release", 10, || Ok(!shadow_locked("jon")?)).unwrap();
     assert!(su::attempt(KON, "jon", &right).unwrap().let_in);
+}
+
+const AT_ONCE: &str = r#"
+break_glass = "admin"
+[default]
+mode = "monitor"
+deny = 3
+"#;
+
+#[test]
+fn in_monitor_mode_each_of_many_guesses_at_once_is_told() {
+    let setup = Setup { config: Some(AT_ONCE), ..Setup::default() };
+    if !enter("in_monitor_mode_each_of_many_guesses_at_once_is_told", &setup) {
+        return;
+    }
+    without_delays().unwrap();
+    let counter = Counter::install(Hold::WAIT).unwrap();
+    let hold = Hold::begin().unwrap();
+    let mut crowd = Crowd::at_the_prompt(10).unwrap();
+    crowd.submit("wrong").unwrap();
+    wait_for("all ten in the check: nobody waits and nobody is refused", 20, || Ok(counter.guesses()? == 10))
+        .unwrap();
+    hold.end().unwrap();
+    assert_eq!(crowd.let_in().unwrap(), 0);
+    // kon may have two guesses out at once: the other eight would not have come this far. Each is told by its result, too;
+    // on the books are the two.
+    let told = || -> Vec<Value> {
+        let (_, text) = run("portcullis", &["events", "--json"]).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let would = |event: &&Value| {
+        event["detail"].as_str().is_some_and(|detail| detail.contains("monitor: would have"))
+    };
+    let fails = |event: &&Value| event["event"] == "fail";
+    wait_for("ten guesses to be told", 20, || Ok(told().iter().filter(fails).count() >= 10)).unwrap();
+    let all = told();
+    let count = |name: &str| all.iter().filter(|event| event["event"] == name).count();
+    assert_eq!((count("busy"), count("fail"), count("refused")), (8, 10, 0), "{all:?}");
+    assert_eq!(all.iter().filter(would).count(), 8);
+    assert!(metric("portcullis_attempts_total{outcome=\"would_busy\",service=\"su\"} 8"));
+    assert!(metric("portcullis_attempts_total{outcome=\"fail\",service=\"su\"} 10"));
+    assert_eq!(number("jon", "failures").unwrap(), 2);
+    // One after the other they count on: the next one would have locked.
+    assert!(!su::attempt(KON, "jon", "wrong").unwrap().let_in);
+    wait_for("the trip", 10, || Ok(metric("portcullis_would_trip_total 1"))).unwrap();
 }
 
 const GROWING: &str = r#"

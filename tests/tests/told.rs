@@ -196,3 +196,56 @@ fn modes_are_switched_at_run_time() {
     second.kill().unwrap();
     second.wait().unwrap();
 }
+
+const LOCKED: &str = r#"
+break_glass = "admin"
+[default]
+deny = 2
+unlock_time = "1h"
+shadow_lock = true
+[[class]]
+name = "strict"
+users = ["jon"]
+"#;
+
+/// Both classes have a lock on the books; one is switched, then all, both ways.
+#[test]
+fn modes_are_switched_with_locks_on_the_books() {
+    let setup = Setup { config: Some(LOCKED), ..Setup::default() };
+    if !enter("modes_are_switched_with_locks_on_the_books", &setup) {
+        return;
+    }
+    without_delays().unwrap();
+    let enters = |who, user: &str| su::attempt(who, user, &password(user)).unwrap().let_in;
+    let both = [(KON, "jon"), (JON, "kon")];
+    for (who, user) in both {
+        wrong(who, user, 2);
+        wait_for("the shadow lock", 20, || shadow_locked(user)).unwrap();
+        assert!(!enters(who, user));
+    }
+    // One class: its lock is released with all that hung on it, the other's stays.
+    must("portcullis", &["mode", "monitor", "--class", "strict"]).unwrap();
+    wait_for("the release", 20, || Ok(!shadow_locked("jon")?)).unwrap();
+    assert!(enters(KON, "jon"));
+    assert!(!enters(JON, "kon") && shadow_locked("kon").unwrap());
+    // A lock that is only computed, and back: nothing is held against anybody.
+    wrong(KON, "jon", 2);
+    wait_for("what would have been", 10, || Ok(metric("portcullis_would_trip_total 1"))).unwrap();
+    assert!(!shadow_locked("jon").unwrap());
+    must("portcullis", &["mode", "enforce", "--class", "strict"]).unwrap();
+    assert!(enters(KON, "jon"), "a lock that was only computed is none");
+    wrong(KON, "jon", 2);
+    wait_for("the shadow lock", 20, || shadow_locked("jon")).unwrap();
+    // All.
+    must("portcullis", &["mode", "monitor"]).unwrap();
+    for (who, user) in both {
+        wait_for("the release", 20, || Ok(!shadow_locked(user)?)).unwrap();
+        assert!(enters(who, user), "{user}");
+    }
+    must("portcullis", &["mode", "enforce"]).unwrap();
+    for (who, user) in both {
+        assert!(enters(who, user), "{user}: what was released stays so");
+        wrong(who, user, 2);
+        assert!(!enters(who, user), "{user}");
+    }
+}

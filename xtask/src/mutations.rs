@@ -139,6 +139,7 @@ const MUTATIONS: &[Mutation] = &[
     policy("mutation-believe-silence", "a failed logon without a record is told"),
     agent("mutation-undo-theirs", "a date that an administrator set is not undone"),
     agent("mutation-forget-expiry-date", "the former date of expiry comes back"),
+    agent("mutation-kill-leader-alone", "what a command started ends with it when its time is over"),
     agent("mutation-end-roots", "nothing that runs as root or as an exempt account is ended"),
     ledger("mutation-deny-forever", "a refusal to start programs ends with its lease"),
     ledger("mutation-deny-spared", "root and the break-glass account may always start su"),

@@ -39,8 +39,8 @@ pub enum Override {
 pub enum Why {
     /// So many accounts fail, and none succeeds.
     Failing(u32),
-    /// So many accounts are locked.
-    Locked(u32),
+    /// So many accounts are locked, of so many.
+    Locked(u32, u32),
     /// An administrator wants it.
     Administrator,
 }
@@ -76,6 +76,12 @@ impl Breaker {
     /// New rules; what was seen counts on.
     pub fn set_rules(&mut self, rules: Rules) {
         self.rules = rules;
+    }
+
+    /// The window of failures, in nanoseconds.
+    #[must_use]
+    pub const fn window(&self) -> u64 {
+        self.rules.window
     }
 
     /// What an administrator wants from now on.
@@ -114,12 +120,18 @@ impl Breaker {
         self.population = population;
     }
 
+    /// Accounts that failed within the window since the last success.
+    #[must_use]
+    pub fn failing(&self) -> u32 {
+        u32::try_from(self.failing.len()).unwrap_or(u32::MAX)
+    }
+
     /// Whether rungs are withheld now, and why.
     #[must_use]
     pub fn withheld(&mut self, now: Boot) -> Option<Why> {
         self.forget_old(now);
         let rules = self.rules;
-        let failing = u32::try_from(self.failing.len()).unwrap_or(u32::MAX);
+        let failing = self.failing();
         match self.wish {
             Override::Open => return Some(Why::Administrator),
             Override::Closed => return None,
@@ -132,7 +144,8 @@ impl Breaker {
         let share =
             u64::from(self.locked) * 100 > u64::from(self.population) * u64::from(rules.locked_percent);
         // Of three accounts one is a third: a share says nothing about a handful.
-        (rules.accounts != 0 && self.locked >= rules.accounts && share).then_some(Why::Locked(self.locked))
+        (rules.accounts != 0 && self.locked >= rules.accounts && share)
+            .then_some(Why::Locked(self.locked, self.population))
     }
 
     fn forget_old(&mut self, now: Boot) {

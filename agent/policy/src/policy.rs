@@ -84,6 +84,12 @@ impl Policy {
         self.accounts.iter().filter(|(_, held)| held.locked).map(|(account, held)| (*account, held.until))
     }
 
+    /// Whether the policy knows that an account is locked.
+    #[must_use]
+    pub fn is_locked(&self, account: u32) -> bool {
+        self.accounts.get(&account).is_some_and(|held| held.locked)
+    }
+
     /// One step: what happened at `now`, and what is to be done about it, in this order.
     #[must_use]
     pub fn step(&mut self, now: Boot, input: Input) -> Vec<Action> {

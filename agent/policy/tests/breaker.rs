@@ -40,7 +40,7 @@ fn too_large_a_share_of_locked_accounts_opens_it() {
     breaker.locked(5, 10);
     assert_eq!(breaker.withheld(Boot(1)), None, "half, and no more");
     breaker.locked(6, 10);
-    assert_eq!(breaker.withheld(Boot(1)), Some(Why::Locked(6)));
+    assert_eq!(breaker.withheld(Boot(1)), Some(Why::Locked(6, 10)));
 }
 
 #[test]
@@ -52,7 +52,7 @@ fn an_administrator_has_the_last_word() {
     breaker.set_override(Override::Closed);
     assert_eq!(breaker.withheld(Boot(1)), None);
     breaker.set_override(Override::Auto);
-    assert_eq!(breaker.withheld(Boot(1)), Some(Why::Locked(10)));
+    assert_eq!(breaker.withheld(Boot(1)), Some(Why::Locked(10, 10)));
 }
 
 proptest! {

@@ -28,6 +28,13 @@ impl Default for Hub {
 }
 
 impl Hub {
+    /// Tells an event to the log and to everybody.
+    pub fn publish(&self, level: log::Level, event: Event) {
+        debug_assert!(crate::notify::kind::known(&event.event), "{} is not documented", event.event);
+        crate::logging::event(level, &event);
+        self.tell(event);
+    }
+
     /// Tells an event to everybody.
     pub fn tell(&self, event: Event) {
         let event = Arc::new(event);

@@ -245,8 +245,8 @@ pub struct Status {
     /// Accounts that expired by us.
     #[serde(default)]
     pub expired: u64,
-    /// The break-glass account, where one is named.
-    pub break_glass: Option<String>,
+    /// The break-glass accounts; none: by explicit refusal.
+    pub break_glass: Vec<String>,
     /// Why the store stands in memory.
     pub store_degraded: Option<String>,
     /// Damaged files of the store that were put aside.
@@ -353,6 +353,15 @@ pub struct BreakerView {
     pub by: String,
     /// Why they are.
     pub why: Option<String>,
+    /// Accounts that failed within `failing_window` since the last success.
+    #[serde(default)]
+    pub failing: u32,
+    /// Accounts that are locked.
+    #[serde(default)]
+    pub locked: u32,
+    /// Accounts that could be: those who can log on here.
+    #[serde(default)]
+    pub accounts: u32,
 }
 
 /// Body of POST /v1/breaker.

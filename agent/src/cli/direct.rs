@@ -9,7 +9,7 @@ use portcullis_common::ledger::{NEVER, Rule, rule_flag};
 
 use super::CliError;
 use crate::api::view::{AccountRow, Done, Shadow, Status, Table};
-use crate::config::{self, BreakGlass};
+use crate::config;
 use crate::kernel::{Slice, TableRow, Tables, gate};
 use crate::names::Names;
 use crate::rows::{self, Now};
@@ -42,10 +42,7 @@ pub fn status() -> Result<Status, CliError> {
         accounts,
         unknown_names,
         events_lost: tables.stats()?.lost_events,
-        break_glass: loaded.and_then(|loaded| match loaded.config.break_glass {
-            BreakGlass::Account(name) => Some(name),
-            BreakGlass::Refused => None,
-        }),
+        break_glass: loaded.map_or_else(Vec::new, |loaded| loaded.config.break_glass.names().to_vec()),
         store_degraded: None,
         store_set_aside: Vec::new(),
         tables: tables

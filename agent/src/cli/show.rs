@@ -46,7 +46,11 @@ pub fn status(status: &Status, now: Timestamp) -> String {
     if status.events_lost != 0 {
         line("events lost", format!("{} (made up for by scanning)", status.events_lost));
     }
-    line("break glass", status.break_glass.clone().unwrap_or_else(|| "none, by explicit refusal".to_owned()));
+    let break_glass = status.break_glass.join(", ");
+    line(
+        "break glass",
+        if break_glass.is_empty() { "none, by explicit refusal".to_owned() } else { break_glass },
+    );
     if let Some(why) = &status.store_degraded {
         line("STORE", format!("IN MEMORY ONLY: {why}"));
     }
@@ -81,7 +85,10 @@ pub fn breaker(view: &crate::api::view::BreakerView) -> String {
     let by = if view.by == "auto" { "by its rules" } else { "by an administrator" };
     match &view.why {
         Some(why) => format!("OPEN {by}: {why}; the rungs above the lock are withheld"),
-        None => format!("closed {by}"),
+        None => format!(
+            "closed {by}: {} accounts fail, {} of {} are locked",
+            view.failing, view.locked, view.accounts
+        ),
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use portcullis_common::abi::NOBODY;
 use portcullis_policy::Class as PolicyClass;
 
-use super::{BreakGlass, CLASS_BREAK_GLASS, CLASS_DEFAULT, CLASS_FIRST, CLASS_ROOT, Config, Limits, Mode};
+use super::{CLASS_BREAK_GLASS, CLASS_DEFAULT, CLASS_FIRST, CLASS_ROOT, Config, Limits, Mode};
 use crate::accounts::{AccountsError, Directory, User};
 
 /// What others must know of a class.
@@ -78,10 +78,10 @@ impl Config {
     /// # Errors
     /// The user database cannot be asked.
     pub fn class_of(&self, directory: &dyn Directory, uid: u32) -> Result<u32, AccountsError> {
-        if let BreakGlass::Account(name) = &self.break_glass
-            && directory.user(name)?.is_some_and(|user| user.uid == uid)
-        {
-            return Ok(CLASS_BREAK_GLASS);
+        for name in self.break_glass.names() {
+            if directory.user(name)?.is_some_and(|user| user.uid == uid) {
+                return Ok(CLASS_BREAK_GLASS);
+            }
         }
         if uid == 0 {
             return Ok(CLASS_ROOT);
@@ -147,10 +147,10 @@ impl Config {
     pub fn members(&self, directory: &dyn Directory) -> Result<Vec<(u32, u32)>, AccountsError> {
         let listed = directory.listed()?;
         let mut members = BTreeMap::new();
-        if let BreakGlass::Account(name) = &self.break_glass
-            && let Some(user) = directory.user(name)?
-        {
-            members.insert(user.uid, CLASS_BREAK_GLASS);
+        for name in self.break_glass.names() {
+            if let Some(user) = directory.user(name)? {
+                members.insert(user.uid, CLASS_BREAK_GLASS);
+            }
         }
         members.entry(0).or_insert(CLASS_ROOT);
         if self.class_of_unknown() != CLASS_DEFAULT {

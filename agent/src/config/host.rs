@@ -3,15 +3,23 @@
 //! Invariants: what cannot be found out is a warning, what is found to be a lock-out trap is an error.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use super::Config;
 use super::problem::Problems;
 use super::raw;
 use super::values::place;
-use super::{BreakGlass, Config};
 use crate::accounts::{Directory, Nss, User};
 use crate::expiry::{Expiry, today};
 use crate::shadow::{self, Field};
+
+/// What can be found out about an account's keys for ssh.
+enum Keys {
+    Some,
+    None,
+    Hidden,
+}
 
 /// A host to check against.
 #[derive(Clone, Copy)]
@@ -32,9 +40,10 @@ impl Host<'static> {
 
 impl Host<'_> {
     pub(super) fn check(&self, config: &Config, file: &raw::File, problems: &mut Problems<'_>) {
-        if let BreakGlass::Account(name) = &config.break_glass {
+        for name in config.break_glass.names() {
             self.check_break_glass(name, file, problems);
         }
+        self.check_commands(config, file, problems);
         let mut user_in: BTreeMap<&str, &str> = BTreeMap::new();
         for (class, raw) in config.classes.iter().zip(&file.class) {
             let raw = raw.get_ref();
@@ -49,9 +58,9 @@ impl Host<'_> {
                     ),
                     Err(error) => problems.warning(place(&raw.users), &key, error),
                 }
-                if config.break_glass == BreakGlass::Account(user.clone()) {
+                if config.break_glass.holds(user) {
                     let text = format!(
-                        "{user} is the break_glass account and can be in no class that locks: take it out of here"
+                        "{user} is a break_glass account and can be in no class that locks: take it out of here"
                     );
                     problems.error(place(&raw.users), &key, text);
                 }
@@ -78,7 +87,33 @@ impl Host<'_> {
         }
     }
 
-    /// The break-glass account must be able to log on with a password.
+    /// The programs of `[[notify.command]]` are there.
+    fn check_commands(&self, config: &Config, file: &raw::File, problems: &mut Problems<'_>) {
+        for (command, raw) in config.notify.commands.iter().zip(&file.notify.command) {
+            let Some(program) = command.argv.first() else { continue };
+            let found = std::fs::metadata(self.under_root(Path::new(program)));
+            let wrong = match found {
+                Ok(meta) if meta.is_file() && meta.permissions().mode() & 0o111 != 0 => continue,
+                Ok(_) => "is no program that may be executed: chmod 755 it, or name another".to_owned(),
+                Err(error) => {
+                    format!(
+                        "is not there ({error}), nobody will be told: install it, or name another program"
+                    )
+                }
+            };
+            problems.warning(
+                place(&raw.get_ref().argv),
+                "notify.command.argv",
+                format_args!("{program} {wrong}"),
+            );
+        }
+    }
+
+    fn under_root(&self, path: &Path) -> PathBuf {
+        path.strip_prefix("/").map_or_else(|_| path.to_owned(), |path| self.root.join(path))
+    }
+
+    /// A break-glass account must be able to log on, with a password or with a key.
     fn check_break_glass(&self, name: &str, file: &raw::File, problems: &mut Problems<'_>) {
         let key = "break_glass";
         let at = place(&file.break_glass);
@@ -102,14 +137,32 @@ impl Host<'_> {
             problems.error(at.clone(), key, text);
         }
         match shadow::field(self.root, name) {
-            Ok(Some(Field::Locked)) => problems.error(
-                at,
-                key,
-                format_args!(
-                    "{name} has a locked or no usable password and could not get in: set one (passwd {name}) or name \
-                     another account"
+            Ok(Some(Field::Locked)) => match self.keys(&user) {
+                Keys::Some => problems.warning(
+                    at,
+                    key,
+                    format_args!(
+                        "{name} has no usable password and gets in by ssh with its key alone: set one (passwd {name}) to \
+                         have a way in without the network"
+                    ),
                 ),
-            ),
+                Keys::Hidden => problems.warning(
+                    at,
+                    key,
+                    format_args!(
+                        "{name} has no usable password, and whether it has a key cannot be seen from here: \
+                         portcullis config check tells"
+                    ),
+                ),
+                Keys::None => problems.error(
+                    at,
+                    key,
+                    format_args!(
+                        "{name} has a locked or no usable password, and no key in ~/.ssh/authorized_keys, and could not \
+                         get in: set one (passwd {name}) or name another account"
+                    ),
+                ),
+            },
             Ok(Some(Field::Empty)) => {
                 problems.error(at, key, format_args!("{name} has an empty password: set one (passwd {name})"));
             }
@@ -126,6 +179,29 @@ impl Host<'_> {
         }
     }
 
+    /// Whether the user has a key for ssh where sshd_config(5) looks by default.
+    fn keys(&self, user: &User) -> Keys {
+        let home = self.under_root(&user.home);
+        // The agent's unit sees homes as empty folders that nobody may enter: ProtectHome= of systemd.exec(5).
+        let shut = |folder: &Path| folder.metadata().is_ok_and(|meta| meta.permissions().mode() & 0o777 == 0);
+        if home.ancestors().any(shut) {
+            return Keys::Hidden;
+        }
+        for file in ["authorized_keys", "authorized_keys2"] {
+            match std::fs::read(home.join(".ssh").join(file)) {
+                Ok(text) => {
+                    let lines = text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+                    if lines.into_iter().any(|line| !line.is_empty() && !line.starts_with(b"#")) {
+                        return Keys::Some;
+                    }
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(_) => return Keys::Hidden,
+            }
+        }
+        Keys::None
+    }
+
     /// Why the user's shell lets nobody in, if so.
     fn shell_problem(&self, user: &User) -> Option<String> {
         let shell: PathBuf =
@@ -137,8 +213,7 @@ impl Host<'_> {
         if refuses {
             return Some(format!("{name} cannot log on, its shell is {shown}: {fix}"));
         }
-        let under_root = shell.strip_prefix("/").map_or_else(|_| shell.clone(), |path| self.root.join(path));
-        if !under_root.exists() {
+        if !self.under_root(&shell).exists() {
             return Some(format!("{name} cannot log on, its shell {shown} does not exist: {fix}"));
         }
         let shells = std::fs::read_to_string(self.root.join("etc/shells")).ok()?;

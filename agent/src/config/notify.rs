@@ -138,6 +138,13 @@ impl Reader<'_, '_> {
             let text = format!("must name events or classes of events ({}, all)", kind::CLASSES.join(", "));
             self.problems.error(place(&raw.events), events_key, text);
         }
+        for word in events.iter().filter(|word| !kind::is_word(word)) {
+            let text = format!(
+                "no event and no class of events is named {word}: the classes are {}, all; the events are in docs/events.md",
+                kind::CLASSES.join(", ")
+            );
+            self.problems.error(place(&raw.events), events_key, text);
+        }
         Command { events, argv }
     }
 

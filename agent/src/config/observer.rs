@@ -72,11 +72,13 @@ impl Reader<'_, '_> {
                 default.count_unrecorded,
             ),
             deny_exec: self.flag(&raw.deny_exec, "observer.deny_exec", default.deny_exec),
-            break_glass: match break_glass {
-                BreakGlass::Account(name) => Some(name.clone()),
-                BreakGlass::Refused => None,
-            },
+            break_glass: break_glass.names().first().cloned(),
         };
+        if observer.deny_exec && break_glass.names().len() > 1 {
+            let text = "keeps all but the first break_glass account from su, login and sudo, too: the kernel's part spares \
+                        one; name one, or switch this off";
+            self.problems.error(place(&raw.deny_exec), "observer.deny_exec", text);
+        }
         if observer.deny_exec && (!observer.enabled || sc5.local == Word::Monitor) {
             let text =
                 "keeps nobody from anything: it goes with observer.enabled = true and sc5.local = \"refuse\"";

@@ -64,6 +64,11 @@ impl Reader<'_, '_> {
                 self.problems.error(place(item), &format!("root.{name}"), text);
             }
         }
+        if config.root.even_deny_root && config.break_glass.holds("root") {
+            let text =
+                "root is a break_glass account and would be locked by nothing: take one of the two out";
+            return self.problems.error(place(even_deny_root), "root.even_deny_root", text);
+        }
         let limits = &config.root.limits;
         let places =
             limits.restrict.as_ref().is_some_and(|open| !open.networks.is_empty() || !open.ttys.is_empty());
@@ -73,7 +78,8 @@ impl Reader<'_, '_> {
         if !config.root.even_deny_root || open || meant {
             return;
         }
-        let text = "lets every address lock root: say in [root] from where a locked root stays usable                     (restrict = { networks = [...] } or ttys), or scope = \"pair\", or that it is meant (restrict = false)";
+        let text = "lets every address lock root: say in [root] from where a locked root stays usable \
+                    (restrict = { networks = [...] } or ttys), or scope = \"pair\", or that it is meant (restrict = false)";
         self.problems.error(place(even_deny_root), "root.even_deny_root", text);
     }
 

@@ -193,13 +193,23 @@ impl Reader<'_, '_> {
     fn break_glass(&mut self, item: &Item) -> BreakGlass {
         let key = "break_glass";
         match item.as_ref().map(|item| item.get_ref()) {
-            Some(Value::String(name)) if is_name(name) => return BreakGlass::Account(name.clone()),
+            Some(Value::String(name)) if is_name(name) => return BreakGlass::Accounts(vec![name.clone()]),
             Some(Value::Boolean(false)) => return BreakGlass::Refused,
+            Some(Value::Array(list)) if !list.is_empty() => {
+                let names: Option<Vec<String>> = list
+                    .iter()
+                    .map(|name| name.as_str().filter(|name| is_name(name)).map(str::to_owned))
+                    .collect();
+                match names {
+                    Some(names) => return BreakGlass::Accounts(names),
+                    None => self.problems.error(place(item), key, "must be a list of names of accounts"),
+                }
+            }
             Some(_) => {
                 self.problems.error(
                     place(item),
                     key,
-                    "must be the name of an account, or false to have none",
+                    "must be the name of an account, a list of such names, or false to have none",
                 );
             }
             None if cfg!(feature = "mutation-no-break-glass") => {}

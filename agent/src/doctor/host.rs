@@ -41,18 +41,22 @@ pub(super) fn one_line(text: &impl ToString) -> String {
 
 /// Whether the account can log on was checked with the configuration, but for what shadow(5) says about dates.
 fn break_glass(root: &Root, config: &Config) -> Vec<Finding> {
-    let BreakGlass::Account(name) = &config.break_glass else {
+    if config.break_glass == BreakGlass::Refused {
         let what = "there is no break-glass account (break_glass = false): everybody can be locked out";
         let next = "name an account that is never locked, unless this is what you want";
         return vec![Finding::of(Check::BreakGlassNone, what).at(config::PATH).next(next)];
-    };
+    }
     let text = root.text("/etc/shadow").unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix(name.as_str())?.strip_prefix(':'));
+    config.break_glass.names().iter().map(|name| can_log_on(name, &text)).collect()
+}
+
+fn can_log_on(name: &str, text: &str) -> Finding {
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     let today = SystemTime::now().duration_since(UNIX_EPOCH).map(|since| since.as_secs() / 86_400);
     let trouble = line.zip(today.ok()).and_then(|(line, today)| expired(name, line, today));
     match trouble {
-        Some((what, next)) => vec![Finding::of(Check::BreakGlass, what).at("/etc/shadow").next(next)],
-        None => vec![Finding::ok(Check::BreakGlass, format!("{name} can log on"))],
+        Some((what, next)) => Finding::of(Check::BreakGlass, what).at("/etc/shadow").next(next),
+        None => Finding::ok(Check::BreakGlass, format!("{name} can log on")),
     }
 }
 

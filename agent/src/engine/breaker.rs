@@ -2,7 +2,12 @@
 //!
 //! Invariants: opening and closing are told once each; while it is open the locks of the gate hold all the same.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use jiff::Timestamp;
 use portcullis_common::abi;
+use portcullis_common::abi::flag;
 use portcullis_policy::breaker::{Override, Why};
 use portcullis_policy::{Boot, Input};
 
@@ -32,13 +37,47 @@ impl Engine {
         }
     }
 
+    /// What the store knows of the time before this start: while a directory is down, a restart lets nobody climb.
+    pub(super) fn remember_failing(&mut self, now: &Now) {
+        let window = Duration::from_nanos(self.breaker.window());
+        let newest = self.store.newest_attempts(REMEMBERED).into_iter();
+        let since = newest.take_while(|(time, _, outcome)| {
+            outcome != Kind::Pass.name() && now.wall.duration_since(*time).unsigned_abs() < window
+        });
+        let mut failed: Vec<(Timestamp, u32)> = since
+            .filter(|(_, _, outcome)| outcome == Kind::Fail.name())
+            .map(|(time, uid, _)| (time, uid))
+            .collect();
+        failed.reverse();
+        for (time, uid) in failed {
+            let age =
+                u64::try_from(now.wall.duration_since(time).unsigned_abs().as_nanos()).unwrap_or(u64::MAX);
+            self.breaker.failed(Boot(now.boot.saturating_sub(age)), uid);
+        }
+    }
+
+    /// The accounts that these events locked.
+    pub(super) fn tripped_by(events: &[abi::Event]) -> BTreeSet<u32> {
+        let locks = |event: &&abi::Event| {
+            event.flags & flag::TRIPPED != 0 && event.flags & flag::MONITORED == 0 && !is_pairs(event)
+        };
+        events.iter().filter(locks).filter_map(|event| rows::uid_of(event.entry.account)).collect()
+    }
+
     /// Looks whether rungs are to be withheld, and says so when that changed.
     pub(super) fn look_at_breaker(&mut self) -> Result<(), EngineError> {
-        let locked = u32::try_from(self.policy.locked().count()).unwrap_or(u32::MAX);
-        self.breaker.locked(locked, self.population);
+        self.look_ahead(&BTreeSet::new())
+    }
+
+    /// The same before the policy hears of these accounts, which are locked in the gate: of many at once none is to climb
+    /// that would not have, had they come one after the other.
+    pub(super) fn look_ahead(&mut self, news: &BTreeSet<u32>) -> Result<(), EngineError> {
+        let news = news.iter().filter(|uid| !self.policy.is_locked(**uid)).count();
+        let locked = self.policy.locked().count().saturating_add(news);
+        self.breaker.locked(u32::try_from(locked).unwrap_or(u32::MAX), self.population);
         let now = Now::read()?;
         let why = self.breaker.withheld(Boot(now.boot));
-        self.metrics.breaker(why.is_some());
+        self.metrics.breaker(why.is_some(), self.breaker.failing(), self.population);
         if why.is_some() == self.withheld.is_some() {
             self.withheld = why;
             return Ok(());
@@ -72,6 +111,9 @@ impl Engine {
             }
             .to_owned(),
             why: self.withheld.map(words),
+            failing: self.breaker.failing(),
+            locked: u32::try_from(self.policy.locked().count()).unwrap_or(u32::MAX),
+            accounts: self.population,
         }
     }
 
@@ -86,6 +128,9 @@ impl Engine {
     }
 }
 
+/// Attempts that are looked at after a start.
+const REMEMBERED: u32 = 20_000;
+
 const WITHHELD: &str = "locks of the gate hold, the rungs above them are withheld; see portcullis breaker";
 
 fn words(why: Why) -> String {
@@ -95,8 +140,8 @@ fn words(why: Why) -> String {
                 "{count} accounts fail and none succeeds: is what checks the passwords (a directory) down?"
             )
         }
-        Why::Locked(count) => {
-            format!("{count} accounts are locked at once, more than breaker.locked_percent")
+        Why::Locked(count, of) => {
+            format!("{count} of {of} accounts are locked at once, more than breaker.locked_percent")
         }
         Why::Administrator => "an administrator opened it".to_owned(),
     }

@@ -16,7 +16,7 @@ use crate::api::view::{
     Account, AccountRow, ActionView, Actor, Attempt, Done, Explain, Shadow, Status, Table, Until,
 };
 use crate::config::sc5::policy_net;
-use crate::config::{Agent, BreakGlass, Config, Metrics};
+use crate::config::{Agent, Config, Metrics};
 use crate::kernel::{Slice, TableRow};
 use crate::rows::{self, Now};
 use crate::shadow::Field;
@@ -133,10 +133,7 @@ impl Engine {
             breaker: Some(self.breaker_view()),
             modes: self.modes_shown(),
             expired: self.store.expiries().len() as u64,
-            break_glass: match &self.config.break_glass {
-                BreakGlass::Account(name) => Some(name.clone()),
-                BreakGlass::Refused => None,
-            },
+            break_glass: self.config.break_glass.names().to_vec(),
             store_degraded: self.store.degraded().map(str::to_owned),
             store_set_aside: self
                 .store

@@ -52,8 +52,11 @@ impl Engine {
         }
         self.store.attempts(&attempts);
         for event in &events {
-            self.source_event(event)?;
             self.breaker_event(event);
+        }
+        self.look_ahead(&Self::tripped_by(&events))?;
+        for event in &events {
+            self.source_event(event)?;
             if is_pairs(event) {
                 self.decide_pair(event, &now);
             } else {
@@ -167,8 +170,12 @@ impl Engine {
             if tripped {
                 notes.push("monitor: would have been locked".to_owned());
             }
-            if matches!(kind, Kind::Refused | Kind::Busy) {
-                notes.push("monitor: would have been refused".to_owned());
+            match kind {
+                Kind::Refused => notes.push("monitor: would have been refused".to_owned()),
+                Kind::Busy => {
+                    notes.push("monitor: would have waited for a free guess, or been refused".to_owned());
+                }
+                _ => {}
             }
         }
         if detail.via == abi::via::CLAIM {
@@ -185,11 +192,7 @@ impl Engine {
 
     /// Logs an event as one JSON line and streams it.
     pub(super) fn publish(&self, level: log::Level, event: view::Event) {
-        if log::log_enabled!(level) {
-            let line = serde_json::to_string(&event).unwrap_or_else(|error| format!("{event:?} ({error})"));
-            log::log!(level, "{line}");
-        }
-        self.hub.tell(event);
+        self.hub.publish(level, event);
     }
 
     /// Tells the policy.

@@ -10,7 +10,6 @@ use super::actions::{Did, Finished, Under, name_now, name_of};
 use super::{Engine, EngineError};
 use crate::accounts::{Directory, Nss};
 use crate::api::view::Until;
-use crate::config::BreakGlass;
 use crate::expiry::{Change, Expiry, today};
 use crate::logout;
 use crate::rows::Now;
@@ -68,11 +67,8 @@ impl Engine {
             self.classes.iter().filter(|(_, class)| self.info(**class).is_some_and(|info| info.exempt));
         let mut spared: BTreeSet<u32> = exempt.map(|(uid, _)| *uid).collect();
         spared.insert(0);
-        if let BreakGlass::Account(name) = &self.config.break_glass
-            && let Ok(Some(user)) = Nss.user(name)
-        {
-            spared.insert(user.uid);
-        }
+        let named = self.config.break_glass.names().iter();
+        spared.extend(named.filter_map(|name| Some(Nss.user(name).ok()??.uid)));
         spared
     }
 

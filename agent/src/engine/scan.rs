@@ -80,6 +80,7 @@ impl Engine {
         // Rows are as old as the scan; a lock set since is not gone.
         let gone: Vec<u32> =
             self.policy.locked().map(|(uid, _)| uid).filter(|uid| !found.locked.contains(uid)).collect();
+        self.look_ahead(&found.locked)?;
         for input in found.seen {
             self.step(input)?;
         }

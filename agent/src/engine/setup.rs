@@ -196,6 +196,10 @@ impl Engine {
         for (uid, climb) in self.stored_climbs(&now) {
             known.entry(uid).or_default().climb = Some(climb);
         }
+        self.remember_failing(&now);
+        self.count_population(known.len());
+        let locked = known.iter().filter(|(_, known)| known.lock.is_some()).map(|(uid, _)| *uid).collect();
+        self.look_ahead(&locked)?;
         for (account, Known { lock, shadow, expired, climb }) in known {
             let class = self.policy_class(account)?;
             let row = self.tables.row(u64::from(account))?;

@@ -164,10 +164,7 @@ impl Task {
         for detail in details {
             let mut event = Event::new(now, name);
             event.detail = Some(detail);
-            if let Ok(line) = serde_json::to_string(&event) {
-                log::info!("{line}");
-            }
-            self.hub.tell(event);
+            self.hub.publish(log::Level::Info, event);
         }
     }
 

@@ -16,6 +16,8 @@ struct ResultLabel {
 /// The counters.
 pub(super) struct Rungs {
     open: Gauge,
+    failing: Gauge,
+    accounts: Gauge,
     commands: Family<ResultLabel, Counter>,
     lines: Family<ResultLabel, Counter>,
 }
@@ -24,6 +26,18 @@ impl Rungs {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let open = Gauge::default();
         registry.register("breaker_open", "1 while the rungs above the lock are withheld", open.clone());
+        let failing = Gauge::default();
+        registry.register(
+            "breaker_failing_accounts",
+            "Accounts that failed within breaker.failing_window since the last success",
+            failing.clone(),
+        );
+        let accounts = Gauge::default();
+        registry.register(
+            "breaker_accounts",
+            "Accounts of which breaker.locked_percent is taken",
+            accounts.clone(),
+        );
         let commands = Family::<ResultLabel, Counter>::default();
         registry.register("notify_commands", "Commands for events, by how they ended", commands.clone());
         for result in ["done", "failed", "timeout", "dropped"] {
@@ -34,14 +48,16 @@ impl Rungs {
         for result in ["written", "failed", "dropped"] {
             lines.get_or_create(&ResultLabel { result }).inc_by(0);
         }
-        Self { open, commands, lines }
+        Self { open, failing, accounts, commands, lines }
     }
 }
 
 impl Metrics {
-    /// Whether the breaker is open.
-    pub fn breaker(&self, open: bool) {
+    /// Whether the breaker is open, and what it goes by.
+    pub fn breaker(&self, open: bool, failing: u32, accounts: u32) {
         self.rungs.open.set(i64::from(open));
+        self.rungs.failing.set(failing.into());
+        self.rungs.accounts.set(accounts.into());
     }
 
     /// Counts commands of the notifier: `done`, `failed`, `timeout`, `dropped`.

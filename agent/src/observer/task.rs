@@ -404,11 +404,7 @@ impl Task {
     }
 
     fn publish(&self, level: log::Level, event: Event) {
-        if log::log_enabled!(level) {
-            let line = serde_json::to_string(&event).unwrap_or_else(|error| format!("{event:?} ({error})"));
-            log::log!(level, "{line}");
-        }
-        self.hub.tell(event);
+        self.hub.publish(level, event);
     }
 }
 

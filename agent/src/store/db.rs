@@ -203,6 +203,13 @@ impl Db {
         Ok(())
     }
 
+    /// Time, account and outcome of the newest attempts, newest first.
+    pub(super) fn newest(&self, limit: u32) -> Outcome<Vec<(Timestamp, u32, String)>> {
+        self.all("SELECT time, uid, outcome FROM attempts ORDER BY id DESC LIMIT ?1", [limit], |row| {
+            Ok((time(row.get(0)?), row.get(1)?, row.get(2)?))
+        })
+    }
+
     pub(super) fn history(&self, uid: u32, limit: u32) -> Outcome<Vec<Attempt>> {
         self.all(
             "SELECT time, uid, outcome, service, tty, source, actor, status FROM attempts WHERE uid = ?1 ORDER BY id DESC LIMIT ?2",

@@ -357,10 +357,7 @@ impl Task {
     }
 
     fn publish(&self, level: log::Level, event: Event) {
-        if let Ok(line) = serde_json::to_string(&event) {
-            log::log!(level, "{line}");
-        }
-        self.parts.hub.tell(event);
+        self.parts.hub.publish(level, event);
     }
 }
 
