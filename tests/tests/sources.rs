@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use portcullis_tests::agent;
+use portcullis_tests::drops::hosts;
 use portcullis_tests::inside::{Setup, enter};
 use portcullis_tests::siege::{Logon, Siege, is_dropped, source};
 use portcullis_tests::stack::{must, without_delays};
@@ -203,6 +204,39 @@ fn what_other_programs_report_counts() {
     }
     let as_kon = ["-u", "kon", "portcullis", "report", "--source", "198.51.100.9", "--service", "web"];
     assert!(!run("runuser", &as_kon).unwrap().0, "root only");
+}
+
+#[test]
+fn many_dropped_members_drop_their_network_on_the_wire() {
+    let config = CONFIG.replace("drop_time = \"10s\"", "escalate = 3");
+    let setup = Setup { config: Some(&config), no_agent: false, bare: false };
+    if !enter("many_dropped_members_drop_their_network_on_the_wire", &setup) {
+        return;
+    }
+    let (attacker, innocent) = hosts().unwrap();
+    // A network that this host is not in, behind the attacker.
+    assert!(attacker.run("ip", &["addr", "add", "203.0.113.5/24", "dev", "e0"]).unwrap().0);
+    must("ip", &["route", "add", "203.0.113.0/24", "via", "10.9.1.2"]).unwrap();
+    let here = attacker.here[0].to_string();
+    let member = || attacker.run("ping", &["-n", "-c1", "-W1", "-I", "203.0.113.5", &here]).unwrap().0;
+    let dropped = |net: &str| {
+        let drops = portcullis(&["drops"])?;
+        Ok(drops.as_array().unwrap().iter().any(|drop| drop["net"] == net))
+    };
+    for last in 70..73 {
+        assert!(member(), "no more than two of them are dropped");
+        let from = format!("203.0.113.{last}");
+        for _ in 0..4 {
+            must("portcullis", &["report", "--source", &from, "--service", "web"]).unwrap();
+        }
+        wait_for("the member's drop", 10, || dropped(&from)).unwrap();
+    }
+    wait_for("the network's drop", 10, || dropped("203.0.113.0/24")).unwrap();
+    assert!(!member(), "it is in that network");
+    assert!(attacker.pings().unwrap() && innocent.pings().unwrap());
+    must("portcullis", &["undrop", "203.0.113.0/24"]).unwrap();
+    assert!(member());
+    assert!(dropped("203.0.113.72").unwrap(), "the members stay");
 }
 
 /// The action file, as fail2ban fills it in.

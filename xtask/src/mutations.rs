@@ -111,6 +111,12 @@ const MUTATIONS: &[Mutation] = &[
     },
     policy("mutation-forget-service", "what is not known of the service widens no answer"),
     agent("mutation-no-read-back", "each drop and each removal is read back"),
+    agent("mutation-forget-ports", "a lease for the service's ports is for those alone after a reboot, too"),
+    agent(
+        "mutation-lengthen-lease",
+        "a lease is never longer than it was given for, whatever the clock says",
+    ),
+    agent("mutation-cut-off", "what cuts this host off is refused"),
     agent("mutation-no-neighbours", "a guesser in this host's own IPv6 network is counted by itself"),
     module("mutation-no-wait", "a right guess waits for a free one"),
     module("mutation-skip-confirm", "a login that goes on clears the failures"),

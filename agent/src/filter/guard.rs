@@ -33,7 +33,7 @@ impl Surroundings {
                 "{allowed} is on the allow-list, which the kernel looks at before it drops: take it off filter.allow"
             ));
         }
-        if force && cause == Cause::Administrator {
+        if (force && cause == Cause::Administrator) || cfg!(feature = "mutation-cut-off") {
             return None;
         }
         let how = if cause == Cause::Administrator { "; use --force if that is meant" } else { "" };

@@ -228,7 +228,8 @@ impl Worker {
                 }
                 continue;
             }
-            let ports = held.map_or(stored.ports, |held| ports_of(&held));
+            let forget = cfg!(feature = "mutation-forget-ports");
+            let ports = held.map_or(if forget { Vec::new() } else { stored.ports }, |held| ports_of(&held));
             let lease = Lease { net, until, ports, cause, reason: stored.reason };
             let kept = Kept { lease, rule: stored.rule, since: stored.since };
             if held.is_none() && !cfg!(feature = "mutation-forget-drops") {
@@ -574,7 +575,9 @@ fn stored_of(kept: &Kept, boot: Boot, wall: Timestamp) -> StoredDrop {
 /// The end of a stored lease in this boot's time: what is left of it, and never more than its whole length.
 fn end_of(stored: &StoredDrop, boot: Boot, wall: Timestamp) -> Boot {
     let Some(until) = stored.until else { return Boot::NEVER };
-    let left = until.duration_since(wall).min(until.duration_since(stored.since));
+    let whole = until.duration_since(stored.since);
+    let left = until.duration_since(wall);
+    let left = if cfg!(feature = "mutation-lengthen-lease") { left } else { left.min(whole) };
     let left = left.max(SignedDuration::ZERO).as_nanos();
     Boot(boot.0.saturating_add(u64::try_from(left).unwrap_or(0)))
 }
