@@ -22,6 +22,8 @@ const COMPLETIONS: [(&str, &str); 3] = [
     ("fish", "usr/share/fish/vendor_completions.d/portcullis.fish"),
 ];
 const MODULE: &str = "pam_portcullis.so";
+/// What works in the kernel hangs on these pins.
+const PINS: &str = "/sys/fs/bpf/portcullis";
 /// Where distributions keep PAM modules; `*` is the multiarch folder.
 const SECURITY: [&str; 6] = [
     "lib/*/security",
@@ -94,16 +96,24 @@ The way out again:
     )
 }
 
-/// Takes Portcullis out of `root`; the PAM line first. `purge`: the configuration and the store too.
+/// Takes Portcullis out of `root`; the PAM line first. `purge`: the configuration and the store too. What works in the
+/// running kernel goes with it, since nobody could end it afterwards.
 pub fn uninstall(root: &Path, purge: bool) -> Result<()> {
+    let running = root == Path::new("/");
+    if running {
+        shadow_locks_are_undone()?;
+    }
     take_line_out(root)?;
     for unit in UNITS {
-        if root == Path::new("/") && Path::new("/run/systemd/system").is_dir() {
+        if running && Path::new("/run/systemd/system").is_dir() {
             let mut disable = Command::new("systemctl");
             disable.args(["disable", "--now", unit]);
             run::quietly(&mut disable, "stop the unit by hand, then run uninstall again")?;
         }
         remove(&root.join("lib/systemd/system").join(unit))?;
+    }
+    if running {
+        let_go()?;
     }
     remove(&root.join(PROFILE))?;
     for (page, section) in PAGES {
@@ -124,6 +134,59 @@ pub fn uninstall(root: &Path, purge: bool) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Refuses while accounts are locked in /etc/shadow by us: only the agent knows which of them are ours.
+fn shadow_locks_are_undone() -> Result<()> {
+    let mut status = Command::new("/usr/bin/portcullis");
+    let Ok(output) = status.args(["status", "--json"]).output() else { return Ok(()) };
+    let text = String::from_utf8_lossy(&output.stdout);
+    let number = text.split_once("\"shadow_locked\":").map(|(_, rest)| rest.trim_start());
+    let number =
+        number.map(|rest| rest.split(|sign: char| !sign.is_ascii_digit()).next().unwrap_or_default());
+    if number.is_none_or(|number| number.is_empty() || number == "0") {
+        return Ok(());
+    }
+    Err(Error::Refused {
+        what: "accounts are locked in /etc/shadow by Portcullis, and would stay so".into(),
+        advice: "see `portcullis accounts`, `portcullis unlock` each of them, then run uninstall again"
+            .into(),
+    })
+}
+
+/// Ends what the kernel does for us: counting, dropping, observing.
+fn let_go() -> Result<()> {
+    let pins = Path::new(PINS);
+    let filters = pins.read_dir().into_iter().flatten().flatten();
+    let filters = filters.filter(|entry| entry.file_name().to_string_lossy().starts_with("filter-"));
+    for pin in filters.flat_map(|folder| folder.path().read_dir().into_iter().flatten().flatten()) {
+        // A classifier of clsact hangs on no pin.
+        let name = pin.file_name().to_string_lossy().into_owned();
+        let Some(interface) = name.strip_prefix("clsact-").and_then(interface) else { continue };
+        let mut filter = Command::new("tc");
+        filter.args(["filter", "del", "dev", &interface, "ingress", "pref", "1", "handle", "0x706f", "bpf"]);
+        if let Err(error) = run::quietly(&mut filter, "packets may be dropped there until the next reboot") {
+            eprintln!("xtask: {error}");
+        }
+    }
+    if run::works("nft", "--version") {
+        // There is none unless a host without eBPF hooks was filtered.
+        let _ = Command::new("nft").args(["delete", "table", "inet", "portcullis"]).output();
+    }
+    match std::fs::remove_dir_all(pins) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::file("remove", pins)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// The name of the interface with that index.
+fn interface(index: &str) -> Option<String> {
+    let entries = Path::new("/sys/class/net").read_dir().into_iter().flatten().flatten();
+    entries
+        .filter(|entry| {
+            std::fs::read_to_string(entry.path().join("ifindex")).is_ok_and(|found| found.trim() == index)
+        })
+        .find_map(|entry| entry.file_name().into_string().ok())
 }
 
 /// The PAM files of `root` that name our module, with the lines.

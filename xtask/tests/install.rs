@@ -40,3 +40,31 @@ fn uninstall_refuses_while_a_line_written_by_hand_is_left() {
     assert!(output.status.success(), "{output:?}");
     assert!(text.contains("/etc/pam.d/su: auth requisite pam_portcullis.so"), "{text}");
 }
+
+#[test]
+fn uninstall_leaves_nothing_at_work_in_the_kernel() {
+    let output = sandbox(
+        "/usr/sbin/portcullisd gate
+         test -e /sys/fs/bpf/portcullis
+         /opt/xtask uninstall
+         ! test -e /sys/fs/bpf/portcullis",
+    );
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn uninstall_refuses_while_an_account_is_locked_in_etc_shadow() {
+    let output = sandbox(
+        "/usr/sbin/portcullisd run & agent=$!
+         until portcullis status --json 2> /dev/null | grep -q '\"answered_by\": *\"agent\"'; do kill -0 $agent; done
+         portcullis lock jon
+         grep -q '^jon:!' /etc/shadow
+         /opt/xtask uninstall && exit 9
+         test -e /usr/bin/portcullis
+         portcullis unlock jon
+         /opt/xtask uninstall
+         ! grep -q '^jon:!' /etc/shadow",
+    );
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && text.contains("portcullis unlock"), "{output:?}");
+}
