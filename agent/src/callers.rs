@@ -26,8 +26,9 @@ use session::{Caller, Session};
 const ALL: usize = 256;
 /// Connections of one user who is not root.
 const EACH: usize = 4;
-/// Pause after an answer to a caller who is not root.
-const PAUSE: Duration = Duration::from_millis(2);
+/// Pause after an answer to a caller who is not root, and before his place is free: each attempt is an event and a line
+/// of the log, of which journald takes some hundreds a second from one service.
+const PAUSE: Duration = Duration::from_millis(50);
 /// How long a caller may say nothing without a guess out, and with one: the longest reservation by far.
 const SILENCE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(3600));
 
@@ -68,6 +69,10 @@ pub async fn serve(listener: UnixListener, metrics: Arc<Metrics>) {
                 if let Err(error) = ask(&request) {
                     log::warn!("the guess of uid {} fails by its age: {error}", caller.uid);
                 }
+            }
+            // Who hangs up at once waits as well.
+            if !session.is_root() {
+                tokio::time::sleep(PAUSE).await;
             }
         });
     }

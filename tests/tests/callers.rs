@@ -7,6 +7,7 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use nix::unistd::{Uid, seteuid};
 use portcullis_common::abi::{ABI, Answer, CALLERS, Detail, Request, op, outcome, source, verdict};
@@ -131,6 +132,22 @@ fn one_user_can_neither_raise_nor_clear_nor_read_the_count_of_another() {
     }
     assert_eq!(number("jon", "failures").unwrap(), 1);
     assert_eq!(number("jon", "trips").unwrap(), 0);
+}
+
+#[test]
+fn nobody_floods_the_log_by_claims() {
+    if !enter("nobody_floods_the_log_by_claims", &DENY_3) {
+        return;
+    }
+    let mut stream = connect(KON);
+    let begin = Instant::now();
+    for _ in 0..10 {
+        let mut request = Request::new(op::ADMIT, KON.into());
+        request.entry.detail = Detail { uid: KON, source: source::LOCAL, ..Detail::EMPTY };
+        asked(&mut stream, &request);
+    }
+    // After each answer but the last he waits; a program of his that asks for a password does so anyway.
+    assert!(begin.elapsed() >= Duration::from_millis(450), "{:?}", begin.elapsed());
 }
 
 #[test]
