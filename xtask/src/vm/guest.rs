@@ -2,7 +2,7 @@
 //! what both boots share, starts Portcullis as the sandbox does, and runs the checks. Speaks over the second serial port
 //! and powers off.
 
-use super::report::{CHECKS, FILTER, OBSERVER, Outcome, REBOOT, end, line};
+use super::report::{CHECKS, FILTER, OBSERVER, Outcome, REBOOT, VLAN, end, line};
 use super::{REBOOT_INSIDE, calls, programs};
 use crate::demo;
 use crate::error::{Error, Result};
@@ -189,6 +189,8 @@ cp /root/before.toml $config
 portcullis reload >/dev/null
 "#;
 
+const VLAN_SCRIPT: &str = include_str!("vlan.sh");
+
 /// kon guesses at three accounts and is locked out: a su of his is seen, the next ones never start, by the LSM where it is
 /// active, else by signal; after his lease they do. Says by which.
 const OBSERVER_SCRIPT: &str = r#"
@@ -259,6 +261,7 @@ fn checks(passwords: &Passwords) {
             "calls" => calls::sequence(),
             "exit" => calls::death(),
             FILTER => script(FILTER_SCRIPT),
+            VLAN => script(VLAN_SCRIPT),
             OBSERVER => script(OBSERVER_SCRIPT),
             // The second boot tells what came of it.
             REBOOT => match play(REBOOT_INSIDE, &["before"], passwords) {

@@ -43,7 +43,7 @@ const KEYRING_SUITE: &str = "trixie";
 /// Debian's own.
 pub const DEBIAN_KEYRING_PACKAGE: &str = "debian-archive-keyring";
 /// What a guest inserts, in this order; what is built in has no file.
-const MODULES: [&str; 8] = [
+const MODULES: [&str; 16] = [
     "virtio",
     "virtio_ring",
     "virtio_pci_legacy_dev",
@@ -52,6 +52,14 @@ const MODULES: [&str; 8] = [
     "fuse",
     "virtiofs",
     "overlay",
+    "veth",
+    "llc",
+    "stp",
+    "garp",
+    "mrp",
+    "8021q",
+    "sch_ingress",
+    "cls_bpf",
 ];
 
 /// A kernel that can be asked for.
@@ -88,7 +96,8 @@ pub fn ensure(workspace: &Workspace, kernel: &Kernel) -> Result<PathBuf> {
     let cache = cache(workspace);
     std::fs::create_dir_all(&cache).map_err(Error::file("create", &cache))?;
     let _turn = root::lock(&cache.join("lock"))?;
-    let place = cache.join(kernel.version);
+    // With another list of modules it is fetched again.
+    let place = cache.join(format!("{}-{}", kernel.version, MODULES.len()));
     if place.is_dir() {
         return Ok(place);
     }
@@ -153,7 +162,7 @@ fn pick(unpacked: &Path, ready: &Path) -> Result<()> {
     std::fs::copy(image, ready.join(IMAGE)).map_err(Error::file("copy", image))?;
     for (order, module) in MODULES.iter().enumerate() {
         let Some(file) = files.iter().find(|path| stem(path) == Some(module)) else { continue };
-        let place = modules.join(format!("{order}-{module}.ko"));
+        let place = modules.join(format!("{order:02}-{module}.ko"));
         let unpacker = match file.extension().and_then(|extension| extension.to_str()) {
             Some("xz") => Some("xz"),
             Some("zst") => Some("zstd"),
