@@ -6,6 +6,7 @@ mod filter_model;
 use std::net::IpAddr;
 
 use filter_model::{Entry, Model, Step, story};
+use portcullis_common::filter::fast;
 use portcullis_common::filter::packet::{self, PORT_NONE, PORT_UNKNOWN};
 use portcullis_common::filter::{Kind, Lease, Net, Packet, Source, Table, Verdict, judge};
 use proptest::prelude::*;
@@ -86,6 +87,29 @@ proptest! {
                     );
                 }
             }
+        }
+    }
+
+    #[test]
+    fn whom_the_allow_list_holds_is_in_its_summary(address in any::<u128>(), four in any::<bool>(), length in 0_u8..=128, noise in any::<u128>()) {
+        let full = if four { 32 } else { 128 };
+        let length = length.min(full);
+        // Another address of the same network.
+        let kept = if length == 0 { 0 } else { u128::MAX << (full - length) };
+        let whole = if four { u128::from(u32::MAX) } else { u128::MAX };
+        let other = (address & kept | noise & !kept) & whole;
+        let ip = |number: u128| {
+            if four { IpAddr::V4((number as u32).into()) } else { IpAddr::V6(number.into()) }
+        };
+        let net = Net::around(ip(address & whole), length);
+        let (words, six) = fast::spared([&net]);
+        // What is IPv4 in IPv6 is looked up as IPv4.
+        match net {
+            Net::V4(..) if four => {
+                prop_assert!(words[(other >> 30) as usize] >> (other >> 24 & 63) & 1 == 1, "{net}");
+            }
+            Net::V6(..) => prop_assert!(six >> fast::group((other >> 64) as u64) & 1 == 1, "{net}"),
+            Net::V4(..) => {}
         }
     }
 

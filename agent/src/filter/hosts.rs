@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::collections::HashSet;
 
 use aya::maps::{HashMap, Map, MapData, MapError};
-use portcullis_common::filter::{self, Net, map, net, record::Lease};
+use portcullis_common::filter::{self, Net, fast::spared, map, net, record::Lease};
 
 use super::command::FilterError;
 use super::fast::{self, Elsewhere, Fast, Folder, Turn};
@@ -100,6 +100,11 @@ impl Hosts {
             fast.set_elsewhere(key, false);
         }
         Ok(fast.remove(key) || there)
+    }
+
+    /// Says which sources the allow-list may hold: the kernel looks for no others there.
+    pub(super) fn spare<'a>(&mut self, nets: impl IntoIterator<Item = &'a Net>) {
+        self.fast.get_mut().spare(spared(nets));
     }
 
     /// After removals: tightens what they left loose.

@@ -295,6 +295,7 @@ impl DropTable for Table {
         let mut settings = self.settings()?;
         settings.allowed = u32::try_from(wanted.len() + before.len()).unwrap_or(u32::MAX);
         self.set_settings(settings)?;
+        self.hosts.spare(wanted.union(&before));
         for net in wanted.iter().filter(|net| !before.contains(net)) {
             let (done, name) = match *net {
                 Net::V4(address, length) => {
@@ -321,6 +322,7 @@ impl DropTable for Table {
             };
             done.map_err(failed("remove from", "ALLOW"))?;
         }
+        self.hosts.spare(&wanted);
         settings.allowed = u32::try_from(wanted.len()).unwrap_or(u32::MAX);
         self.set_settings(settings)
     }

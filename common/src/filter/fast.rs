@@ -12,6 +12,8 @@
 //! Invariants: no lane crosses a word, so that a reader sees all of a source or nothing; an empty lane matches nobody;
 //! a table of more lines holds the same lanes: a lane says of every size which line is its own.
 
+use super::Net;
+
 /// Words of a line.
 pub const WORDS: usize = 8;
 /// Lines at the most.
@@ -95,8 +97,43 @@ pub struct Heads {
     pub six: Head,
     /// Counted up by each sweep: the clock of what is not worth reading one.
     pub beat: u64,
+    /// Counted up by each process that changes the table.
+    pub changes: u64,
+    /// Which first octets of IPv4 addresses the allow-list may hold: most who are dropped need no lookup there.
+    pub spared_4: [u64; 4],
+    /// The same for IPv6, by [`group`] of the first 16 bits.
+    pub spared_6: u64,
     /// Always zero.
-    pub reserved: [u64; 7],
+    pub reserved: u64,
+}
+
+/// Which bit of [`Heads::spared_6`] stands for an IPv6 address, by its first half.
+#[must_use]
+#[inline(always)]
+pub const fn group(high: u64) -> u64 {
+    let first = high >> 48;
+    (first ^ first >> 6 ^ first >> 12) & 63
+}
+
+/// [`Heads::spared_4`] and [`Heads::spared_6`] of an allow-list.
+#[must_use]
+pub fn spared<'a>(nets: impl IntoIterator<Item = &'a Net>) -> ([u64; 4], u64) {
+    let (mut four, mut six) = ([0; 4], 0);
+    for net in nets {
+        match *net {
+            Net::V4(address, length) => {
+                let first = address >> 24;
+                for octet in first..=first | 0xff_u32.checked_shr(length.into()).unwrap_or(0) {
+                    if let Some(word) = four.get_mut((octet >> 6) as usize) {
+                        *word |= 1 << (octet & 63);
+                    }
+                }
+            }
+            Net::V6(address, 16..) => six |= 1 << group((address >> 64) as u64),
+            Net::V6(..) => six = u64::MAX,
+        }
+    }
+    (four, six)
 }
 
 const _: () = assert!(size_of::<Heads>() == 128);

@@ -8,7 +8,7 @@ use core::hint::black_box;
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 use portcullis_common::filter::{
     Source,
-    fast::{Family, Four, Head, Heads, Look, MAX_LINES, ROWS_4, ROWS_6, Six, WORDS, row},
+    fast::{Family, Four, Head, Heads, Look, MAX_LINES, ROWS_4, ROWS_6, Six, WORDS, group, row},
 };
 
 const MAPPED: usize = BPF_F_MMAPABLE as usize;
@@ -85,6 +85,25 @@ fn look_6(head: &Head, high: u64) -> Look {
 pub fn look(source: Source) -> Look {
     let Some(heads) = FAST.get(0) else { return Look::Elsewhere };
     if source.family == 4 { look_4(&heads.four, source.low as u32) } else { look_6(&heads.six, source.high) }
+}
+
+/// Whether the allow-list may hold a source.
+#[inline(always)]
+pub fn may_be_spared(source: Source) -> bool {
+    let Some(heads) = FAST.get_ptr(0) else { return true };
+    let (word, bit) = if source.family == 4 {
+        let address = source.low as u32;
+        // SAFETY: an element of an ARRAY, which lives as long as the map.
+        let words = unsafe { &raw const (*heads).spared_4 };
+        // SAFETY: one of four words.
+        (unsafe { words.cast::<u64>().add((address >> 30) as usize) }, u64::from(address >> 24 & 63))
+    } else {
+        // SAFETY: as above.
+        (unsafe { &raw const (*heads).spared_6 }, group(source.high))
+    };
+    // SAFETY: as above; user space writes it meanwhile, by whole words.
+    let word = unsafe { word.read_volatile() };
+    word >> bit & 1 != 0
 }
 
 /// The place of a lane, found without a branch: the verifier would walk on from each. What is no lane's place where it is

@@ -98,7 +98,7 @@ impl Table for Maps<'_> {
 
     #[inline(always)]
     fn allowed(&self, source: Source) -> bool {
-        if self.settings.allowed == 0 {
+        if self.settings.allowed == 0 || !crate::fast::may_be_spared(source) {
             return false;
         }
         if source.family == 4 {

@@ -110,6 +110,9 @@ pub fn on(processor: usize) -> Result<()> {
 pub fn before_others() -> Result<()> {
     // SAFETY: integers only; 0 is the calling thread.
     if unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, FIRST) } == 0 {
+        // Where sessions share the processors out evenly (sched(7), autogroup), niceness is one within a session. Without
+        // them there is no such file.
+        let _ = std::fs::write("/proc/self/autogroup", FIRST.to_string());
         return Ok(());
     }
     Err(Error::Program { program: "setpriority".into(), source: std::io::Error::last_os_error() })

@@ -23,7 +23,12 @@ use super::command::FilterError;
 
 /// Word of the head that counts up with each change.
 const CHANGES: usize = 9;
-const _: () = assert!((CHANGES + 1) * 8 <= size_of::<Heads>());
+
+/// First word of what the allow-list may spare: four of IPv4, one of IPv6.
+const SPARED: usize = 10;
+const _: () = assert!(std::mem::offset_of!(Heads, changes) == CHANGES * 8);
+const _: () = assert!(std::mem::offset_of!(Heads, spared_4) == SPARED * 8);
+const _: () = assert!(std::mem::offset_of!(Heads, spared_6) == (SPARED + 4) * 8);
 
 /// The fast table of both families.
 pub(super) struct Fast {
@@ -121,6 +126,13 @@ impl Fast {
 
     fn changes(&self) -> &AtomicU64 {
         self.head.word(CHANGES)
+    }
+
+    /// Says which sources the allow-list may hold.
+    pub(super) fn spare(&self, (four, six): ([u64; 4], u64)) {
+        for (place, word) in four.into_iter().chain([six]).enumerate() {
+            self.head.word(SPARED + place).store(word, Release);
+        }
     }
 
     /// Whether another has changed it since.
