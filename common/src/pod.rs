@@ -1,7 +1,7 @@
 //! The only `unsafe impl Pod`: what may cross into and out of BPF maps as bytes.
 
 use crate::abi::{Entry, Row, Settings};
-use crate::filter::record;
+use crate::filter::{limit, record, throttle};
 use crate::ledger::Rule;
 use crate::observer;
 use crate::sources::{Bucket, SourceRule};
@@ -20,6 +20,14 @@ unsafe impl aya::Pod for Rule {}
 unsafe impl aya::Pod for record::Lease {}
 // SAFETY: as above.
 unsafe impl aya::Pod for record::Settings {}
+// SAFETY: as above; sizes asserted in filter/throttle.rs and filter/limit.rs.
+unsafe impl aya::Pod for throttle::Throttle {}
+// SAFETY: as above.
+unsafe impl aya::Pod for throttle::Chain {}
+// SAFETY: as above.
+unsafe impl aya::Pod for throttle::Counts {}
+// SAFETY: as above.
+unsafe impl aya::Pod for limit::Share {}
 // SAFETY: as above (sizes asserted in sources.rs).
 unsafe impl aya::Pod for Bucket {}
 // SAFETY: as above.

@@ -135,7 +135,7 @@ fn from(text: &str, port: u32) -> Packet {
             Source::v6((number >> 64) as u64, number as u64)
         }
     };
-    Packet { source, port }
+    Packet { source, port, protocol: 6, offset: 0 }
 }
 
 #[test]

@@ -5,6 +5,8 @@
 //! * [`verdict`]: from source and port to pass or drop, over any table.
 //! * [`record`]: what lies in the maps.
 //! * [`fast`]: the table of sources that are dropped for all ports.
+//! * [`limit`]: token buckets.
+//! * [`throttle`]: the records of what is held to a rate.
 //!
 //! The programs in the kernel and the property tests run the same lines.
 //!
@@ -12,9 +14,11 @@
 //! allow-listed source is never dropped; what cannot be read as IP passes (the host's own stack judges it).
 
 pub mod fast;
+pub mod limit;
 pub mod net;
 pub mod packet;
 pub mod record;
+pub mod throttle;
 pub mod verdict;
 
 pub use net::{Net, NetError};
@@ -119,6 +123,8 @@ pub mod reason {
     pub const POLICY: u16 = 2;
     /// Another program.
     pub const REPORTED: u16 = 3;
+    /// A throttle: no drop of its own, what came beyond its rate.
+    pub const THROTTLE: u16 = 4;
     /// One more than the highest.
     pub const END: u16 = 8;
 }

@@ -26,6 +26,8 @@ const IPV6: u16 = 0x86dd;
 
 const HOP_BY_HOP: u8 = 0;
 const TCP: u8 = 6;
+const SYN: u8 = 2;
+const ACK: u8 = 16;
 const UDP: u8 = 17;
 const DCCP: u8 = 33;
 const ROUTING: u8 = 43;
@@ -115,6 +117,32 @@ pub struct Packet {
     pub source: Source,
     /// The destination port, [`PORT_NONE`] or [`PORT_UNKNOWN`].
     pub port: u32,
+    /// The protocol behind the IP headers; that of the last header read where the port is not known.
+    pub protocol: u32,
+    /// Where the header of that protocol begins; 0: not in this packet, or not known.
+    pub offset: u32,
+}
+
+/// What a packet begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opening {
+    /// The source port; 0: none.
+    pub from: u16,
+    /// Whether it asks for a TCP connection. A packet of which that cannot be read does.
+    pub syn: bool,
+}
+
+/// Reads what a packet begins.
+#[inline(always)]
+pub fn opening(bytes: &impl Bytes, packet: Packet) -> Opening {
+    if packet.offset == 0 {
+        return Opening { from: 0, syn: packet.port == PORT_UNKNOWN };
+    }
+    let offset = packet.offset as usize;
+    let from = if packet.port < PORT_NONE { bytes.load::<2>(offset).map_or(0, u16::from_be_bytes) } else { 0 };
+    let flags = |[_, flags]: [u8; 2]| flags & (SYN | ACK) == SYN;
+    let syn = packet.protocol == TCP as u32 && bytes.load::<2>(offset + 12).is_none_or(flags);
+    Opening { from, syn }
 }
 
 /// Reads a packet that begins with an Ethernet header.
@@ -160,8 +188,12 @@ fn ipv4(bytes: &impl Bytes, offset: usize) -> Kind {
     }
     let source = Source::v4(u32::from_be_bytes(source));
     let later = u16::from_be_bytes([fragment_high, fragment_low]) & 0x1fff != 0;
-    let port = if later { PORT_NONE } else { port(bytes, offset + usize::from(words) * 4, protocol, false) };
-    Kind::Ip(Packet { source, port })
+    let transport = if later {
+        Transport { port: PORT_NONE, protocol: u32::from(protocol), offset: 0 }
+    } else {
+        transport(bytes, offset + usize::from(words) * 4, protocol, false)
+    };
+    Kind::Ip(transport.of(source))
 }
 
 #[inline(always)]
@@ -179,29 +211,52 @@ fn ipv6(bytes: &impl Bytes, offset: usize) -> Kind {
     }
     let (high, low) = (u64::from_be_bytes(high), u64::from_be_bytes(low));
     let source = Source::v6(high, low);
-    Kind::Ip(Packet { source, port: port(bytes, offset + 40, next, true) })
+    Kind::Ip(transport(bytes, offset + 40, next, true).of(source))
+}
+
+/// What lies behind the IP headers.
+struct Transport {
+    port: u32,
+    protocol: u32,
+    offset: u32,
+}
+
+impl Transport {
+    #[inline(always)]
+    const fn of(self, source: Source) -> Packet {
+        Packet { source, port: self.port, protocol: self.protocol, offset: self.offset }
+    }
 }
 
 /// The destination port behind the headers that follow the IP header.
 #[inline(always)]
-fn port(bytes: &impl Bytes, start: usize, first: u8, six: bool) -> u32 {
+fn transport(bytes: &impl Bytes, start: usize, first: u8, six: bool) -> Transport {
     let (mut offset, mut protocol) = (start, first);
     let mut headers = 0;
+    let at = |port, protocol: u8, offset: usize| Transport {
+        port,
+        protocol: u32::from(protocol),
+        offset: offset as u32,
+    };
     while headers < MAX_EXTENSIONS {
         let length = match protocol {
             TCP | UDP | DCCP | SCTP | UDP_LITE => {
-                let port = bytes.load::<2>(offset + 2);
-                return port.map_or(PORT_UNKNOWN, |port| u32::from(u16::from_be_bytes(port)));
+                return match bytes.load::<2>(offset + 2) {
+                    Some(port) => at(u32::from(u16::from_be_bytes(port)), protocol, offset),
+                    None => at(PORT_UNKNOWN, protocol, 0),
+                };
             }
             AUTHENTICATION => 4,
             HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION | MOBILITY | HIP | SHIM6 if six => 8,
-            _ => return PORT_NONE,
+            _ => return at(PORT_NONE, protocol, offset),
         };
-        let Some([next, words, third, fourth]) = bytes.load::<4>(offset) else { return PORT_UNKNOWN };
+        let Some([next, words, third, fourth]) = bytes.load::<4>(offset) else {
+            return at(PORT_UNKNOWN, protocol, 0);
+        };
         offset += match protocol {
             FRAGMENT => {
                 if u16::from_be_bytes([third, fourth]) & 0xfff8 != 0 {
-                    return PORT_NONE;
+                    return at(PORT_NONE, next, 0);
                 }
                 8
             }
@@ -209,11 +264,11 @@ fn port(bytes: &impl Bytes, start: usize, first: u8, six: bool) -> u32 {
             _ => (usize::from(words) + 1) * length,
         };
         if offset >= HEADERS {
-            return PORT_UNKNOWN;
+            return at(PORT_UNKNOWN, protocol, 0);
         }
         offset = bytes.launder(offset as u64) as usize;
         protocol = bytes.launder(u64::from(next)) as u8;
         headers += 1;
     }
-    PORT_UNKNOWN
+    at(PORT_UNKNOWN, protocol, 0)
 }

@@ -33,8 +33,8 @@ pub struct Settings {
     pub nets: u32,
     /// Samples a second and processor; 0: none.
     pub samples: u32,
-    /// Always zero.
-    pub reserved: u32,
+    /// Throttles: entries of `THROTTLES`.
+    pub throttles: u32,
 }
 
 /// A dropped packet, told to the agent.

@@ -153,6 +153,9 @@ impl Spec {
             way.push(bytes.len() + 4);
             let field = (offset << 3 | 1).to_be_bytes();
             bytes.extend([self.protocol, 0, field[0], field[1], 0, 0, 0, 1]);
+            if !later && bytes.len() >= HEADERS {
+                unknown_from.get_or_insert(self.extensions.len());
+            }
         }
         let has_port = [6, 17, 33, 132, 136].contains(&self.protocol);
         let port_end = bytes.len() + 4;

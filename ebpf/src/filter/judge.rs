@@ -7,13 +7,15 @@ use crate::{
     data::Data,
     fast,
     maps::{FILTER_SETTINGS, Maps, add},
-    quick, sample,
+    quick, sample, throttle,
 };
 
 /// What only the entry point knows of a packet.
 pub struct Seen {
     pub interface: u32,
     pub length: u32,
+    /// Packets that the card or the kernel has made one of.
+    pub packets: u32,
     pub raw: u32,
 }
 
@@ -33,10 +35,21 @@ pub fn drops(data: &Data, kind: Kind, seen: &Seen) -> bool {
     };
     // So that what comes now is walked once, not once for each way through the headers.
     let port = data.launder(u64::from(packet.port)) as u32;
-    let packet = Packet { port, ..packet };
+    let protocol = data.launder(u64::from(packet.protocol)) as u32;
+    let offset = data.launder(u64::from(packet.offset)) as u32;
+    let packet = Packet { port, protocol, offset, ..packet };
     let Some(settings) = FILTER_SETTINGS.get(0) else { return false };
     match judge(&Maps { settings }, packet, Boot) {
         Verdict::Pass => {
+            if settings.throttles != 0 {
+                let now = Boot.now();
+                let rule = throttle::holds_back(data, packet, seen, now);
+                if rule != 0 {
+                    count(reason::THROTTLE, u64::from(seen.packets), u64::from(seen.length));
+                    sample::take(data, seen, (rule, reason::THROTTLE), now, settings.samples);
+                    return true;
+                }
+            }
             add(stat::PASSED, 1);
             false
         }

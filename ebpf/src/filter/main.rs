@@ -23,11 +23,13 @@ mod object;
 mod quick;
 mod sample;
 mod sweep;
+mod throttle;
 
 use core::hint::black_box;
 
 use aya_ebpf::{
     bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action},
+    helpers::bpf_xdp_get_buff_len,
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
@@ -48,7 +50,7 @@ pub fn filter_tc(ctx: TcContext) -> i32 {
     // Read anew: the verifier then walks on once, not from each place in the headers at which that was said.
     let ctx = TcContext::new(black_box(ctx.skb.skb));
     let data = Data { start: ctx.data(), end: ctx.data_end() };
-    let seen = Seen { interface: interface_of(&ctx), length: ctx.len(), raw: 0 };
+    let seen = seen_of(&ctx, 0);
     act(judge::drops(&data, packet::ethernet(&data), &seen))
 }
 
@@ -56,7 +58,7 @@ pub fn filter_tc(ctx: TcContext) -> i32 {
 #[classifier]
 pub fn filter_raw(ctx: TcContext) -> i32 {
     let data = Data::of_skb(&ctx);
-    let seen = Seen { interface: interface_of(&ctx), length: ctx.len(), raw: 1 };
+    let seen = seen_of(&ctx, 1);
     act(judge::drops(&data, packet::raw(&data), &seen))
 }
 
@@ -74,7 +76,9 @@ pub fn filter_xdp(ctx: XdpContext) -> u32 {
     let data = Data { start: ctx.data(), end: ctx.data_end() };
     // SAFETY: the context is the kernel's, whole and read only.
     let interface = unsafe { (*ctx.ctx).ingress_ifindex };
-    let seen = Seen { interface, length: (data.end - data.start) as u32, raw: 0 };
+    // SAFETY: a helper that reads the length of the context.
+    let length = unsafe { bpf_xdp_get_buff_len(ctx.ctx) } as u32;
+    let seen = Seen { interface, length, packets: 1, raw: 0 };
     if judge::drops(&data, packet::ethernet(&data), &seen) {
         xdp_action::XDP_DROP
     } else {
@@ -94,7 +98,10 @@ fn act(drops: bool) -> i32 {
 }
 
 #[inline(always)]
-fn interface_of(ctx: &TcContext) -> u32 {
+fn seen_of(ctx: &TcContext, raw: u32) -> Seen {
     // SAFETY: the context is the kernel's, whole and read only.
-    unsafe { (*ctx.skb.skb).ifindex }
+    let interface = unsafe { (*ctx.skb.skb).ifindex };
+    // SAFETY: as above.
+    let packets = unsafe { (*ctx.skb.skb).gso_segs }.max(1);
+    Seen { interface, length: ctx.len(), packets, raw }
 }

@@ -79,12 +79,12 @@ pub struct Maps<'a> {
 }
 
 #[inline(always)]
-fn key_4(source: Source) -> [u8; 8] {
+pub fn key_4(source: Source) -> [u8; 8] {
     (source.low << 32).to_be_bytes()
 }
 
 #[inline(always)]
-fn key_6(source: Source) -> [u8; 16] {
+pub fn key_6(source: Source) -> [u8; 16] {
     ((u128::from(source.high) << 64) | u128::from(source.low)).to_be_bytes()
 }
 

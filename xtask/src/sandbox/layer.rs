@@ -19,7 +19,7 @@ use std::process::Command;
 use std::time::Instant;
 
 /// Programs that the sandbox and the tests use.
-const PACKAGES: [&str; 19] = [
+const PACKAGES: [&str; 20] = [
     "libpam-oath",
     "oathtool",
     "openssh-server",
@@ -39,6 +39,7 @@ const PACKAGES: [&str; 19] = [
     "medusa",
     "python3-scapy",
     "fail2ban",
+    "iperf3",
 ];
 /// Runs in the layer's root, as process 1 of a pid namespace. $@: the packages.
 const SCRIPT: &str = r#"

@@ -1,0 +1,162 @@
+//! Token buckets and shares, tried to break.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed step is a failed test")]
+
+use portcullis_common::filter::limit::{Bucket, Load, MAX_BURST, MAX_RATE, Meter, Rate, SECOND, Share};
+use proptest::prelude::*;
+
+/// What a bucket may have let through since it was full at `begin`.
+fn most(rate: &Rate, begin: u64, latest: u64) -> u128 {
+    u128::from(rate.burst) + u128::from(rate.rate) * u128::from(latest.saturating_sub(begin))
+}
+
+fn load(units: u64) -> Load {
+    Load { units, packets: 1, bytes: units }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn never_more_than_burst_and_rate_pass_whatever_the_clock_does(
+        rate in 1..=MAX_RATE,
+        burst in 1..=MAX_BURST,
+        steps in prop::collection::vec((any::<i32>(), 0..20_u32, 0..200_000_u64), 1..200),
+    ) {
+        let rate = Rate::new(rate, burst);
+        let begin = 1 << 50;
+        let mut bucket = Bucket::full(&rate, begin);
+        let (mut now, mut latest, mut passed) = (begin, begin, 0_u128);
+        for (step, scale, units) in steps {
+            // Back and forth, by nanoseconds and by days.
+            now = now.saturating_add_signed(i64::from(step) << scale);
+            latest = latest.max(now);
+            if bucket.take(&rate, now, units) {
+                passed += u128::from(units) * u128::from(SECOND);
+            }
+            prop_assert!(passed <= most(&rate, begin, latest), "{} > {}", passed, most(&rate, begin, latest));
+        }
+    }
+
+    #[test]
+    fn who_stays_below_the_rate_is_never_held_back(
+        rate in 1..=1_000_000_u64,
+        burst in 1..1_000_u64,
+        slack in prop::collection::vec(0..1_000_000_000_u64, 1..300),
+    ) {
+        let rate = Rate::new(rate, burst);
+        let mut now = 7;
+        let mut bucket = Bucket::full(&rate, now);
+        for slack in slack {
+            // One unit each time that one has come back, or later.
+            now += SECOND.div_ceil(rate.rate) + slack;
+            prop_assert!(bucket.take(&rate, now, 1));
+        }
+    }
+
+    #[test]
+    fn any_memory_is_a_bucket(
+        (level, last, shift, sources) in any::<(u64, u64, u32, u32)>(),
+        (window, share_window, taken) in any::<(u64, u64, u64)>(),
+        (rate, burst, now, units) in any::<(u64, u64, u64, u64)>(),
+    ) {
+        let rate = Rate::new(rate, burst);
+        let bucket = Bucket { level, last };
+        let mut meter =
+            Meter { rate, bucket, shift, sources, before: sources, window, shared: 1, ..Meter::default() };
+        let mut share = Share { window: share_window, taken };
+        let _ = meter.passes(Some(&mut share), now, load(units));
+        let _ = meter.passes(None, now, load(units));
+        prop_assert!(meter.bucket.level <= rate.burst);
+    }
+
+    #[test]
+    fn shares_never_let_more_through_than_the_rate(
+        rate in 1..100_000_u64,
+        burst in 1..10_000_u64,
+        steps in prop::collection::vec((0..50_000_000_u64, 0..5_usize, 1..100_u64), 1..500),
+    ) {
+        let rate = Rate::new(rate, burst);
+        let begin = 1_000;
+        let mut meter = Meter::new(rate, 1, true, begin);
+        let mut shares = [Share::default(); 5];
+        let (mut now, mut passed) = (begin, 0_u128);
+        for (step, who, units) in steps {
+            now += step;
+            if meter.passes(Some(&mut shares[who]), now, load(units)) {
+                passed += u128::from(units) * u128::from(SECOND);
+            }
+            prop_assert!(passed <= most(&rate, begin, now));
+        }
+    }
+
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn sources_that_want_more_than_their_part_get_equal_parts(
+        rate in 20..500_u64,
+        more in prop::collection::vec(3..20_u64, 2..6),
+    ) {
+        let counts = race(rate, &more, 60);
+        let part = 60.0 * rate as f64 / more.len() as f64;
+        for count in &counts {
+            prop_assert!((count / part - 1.0).abs() < 0.15, "{:?} {} {:?}", counts, part, more);
+        }
+    }
+}
+
+/// Packets that pass in `seconds` of sources that each send `more` times the rate.
+fn race(rate: u64, more: &[u64], seconds: u64) -> Vec<f64> {
+    let mut meter = Meter::new(Rate::new(rate, rate.div_ceil(4).max(10)), 1, true, 1);
+    let mut shares = vec![Share::default(); more.len()];
+    let mut next: Vec<u64> = (1..).take(more.len()).collect();
+    let mut counts = vec![0.0; more.len()];
+    loop {
+        let (who, now) = next.iter().copied().enumerate().min_by_key(|(_, time)| *time).unwrap();
+        if now > seconds * SECOND {
+            return counts;
+        }
+        next[who] = now + SECOND / (rate * more[who]);
+        if meter.passes(Some(&mut shares[who]), now, load(1)) {
+            counts[who] += 1.0;
+        }
+    }
+}
+
+#[test]
+fn who_wants_less_than_his_part_gets_all_of_it_and_the_others_the_rest() {
+    // One of 100 a second wants 10, in its own rhythm; two want everything.
+    let rate = Rate::new(100, 20);
+    let mut meter = Meter::new(rate, 1, true, 1);
+    let mut shares = [Share::default(); 3];
+    let mut counts = [0; 3];
+    for now in (0..60 * SECOND).step_by(1_000_000) {
+        for (who, share) in shares.iter_mut().enumerate() {
+            if (who != 0 || now % (SECOND / 10) == 0) && meter.passes(Some(share), now, load(1)) {
+                counts[who] += 1;
+            }
+        }
+    }
+    assert!(counts[0] >= 580, "{counts:?}");
+    assert!(counts.iter().sum::<u64>() >= 5_950, "{counts:?}");
+    assert!(counts[1].abs_diff(counts[2]) < 300, "{counts:?}");
+}
+
+#[test]
+fn a_lone_source_gets_burst_and_rate() {
+    let mut meter = Meter::new(Rate::new(100, 50), 1, true, 1);
+    let mut share = Share::default();
+    let at_once = (0..100).filter(|_| meter.passes(Some(&mut share), 1, load(1))).count();
+    assert_eq!(at_once, 50);
+    let later = (1..=1_000).filter(|ms| meter.passes(Some(&mut share), 1 + ms * 1_000_000, load(1))).count();
+    assert_eq!(later, 100);
+}
+
+#[test]
+fn a_bucket_is_exact_to_the_nanosecond() {
+    let rate = Rate::new(1, 1);
+    let mut bucket = Bucket::full(&rate, 0);
+    assert!(bucket.take(&rate, 0, 1) && !bucket.take(&rate, SECOND - 1, 1) && bucket.take(&rate, SECOND, 1));
+}
