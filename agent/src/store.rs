@@ -15,6 +15,7 @@ mod open;
 mod pairs;
 mod rungs;
 pub mod sources;
+pub mod throttles;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

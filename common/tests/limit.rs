@@ -62,10 +62,10 @@ proptest! {
         let rate = Rate::new(rate, burst);
         let bucket = Bucket { level, last };
         let mut meter =
-            Meter { rate, bucket, shift, sources, before: sources, window, shared: 1, ..Meter::default() };
+            Meter { rate, bucket, shift, sources, before: sources, window, ..Meter::default() };
         let mut share = Share { window: share_window, taken };
-        let _ = meter.passes(Some(&mut share), now, load(units));
-        let _ = meter.passes(None, now, load(units));
+        let _ = meter.passes(&mut share, now, load(units));
+        let _ = meter.passes(&mut share, now, load(units));
         prop_assert!(meter.bucket.level <= rate.burst);
     }
 
@@ -77,12 +77,12 @@ proptest! {
     ) {
         let rate = Rate::new(rate, burst);
         let begin = 1_000;
-        let mut meter = Meter::new(rate, 1, true, begin);
+        let mut meter = Meter::new(rate, 1, begin);
         let mut shares = [Share::default(); 5];
         let (mut now, mut passed) = (begin, 0_u128);
         for (step, who, units) in steps {
             now += step;
-            if meter.passes(Some(&mut shares[who]), now, load(units)) {
+            if meter.passes(&mut shares[who], now, load(units)) {
                 passed += u128::from(units) * u128::from(SECOND);
             }
             prop_assert!(passed <= most(&rate, begin, now));
@@ -109,7 +109,7 @@ proptest! {
 
 /// Packets that pass in `seconds` of sources that each send `more` times the rate.
 fn race(rate: u64, more: &[u64], seconds: u64) -> Vec<f64> {
-    let mut meter = Meter::new(Rate::new(rate, rate.div_ceil(4).max(10)), 1, true, 1);
+    let mut meter = Meter::new(Rate::new(rate, rate.div_ceil(4).max(10)), 1, 1);
     let mut shares = vec![Share::default(); more.len()];
     let mut next: Vec<u64> = (1..).take(more.len()).collect();
     let mut counts = vec![0.0; more.len()];
@@ -119,7 +119,7 @@ fn race(rate: u64, more: &[u64], seconds: u64) -> Vec<f64> {
             return counts;
         }
         next[who] = now + SECOND / (rate * more[who]);
-        if meter.passes(Some(&mut shares[who]), now, load(1)) {
+        if meter.passes(&mut shares[who], now, load(1)) {
             counts[who] += 1.0;
         }
     }
@@ -129,12 +129,12 @@ fn race(rate: u64, more: &[u64], seconds: u64) -> Vec<f64> {
 fn who_wants_less_than_his_part_gets_all_of_it_and_the_others_the_rest() {
     // One of 100 a second wants 10, in its own rhythm; two want everything.
     let rate = Rate::new(100, 20);
-    let mut meter = Meter::new(rate, 1, true, 1);
+    let mut meter = Meter::new(rate, 1, 1);
     let mut shares = [Share::default(); 3];
     let mut counts = [0; 3];
     for now in (0..60 * SECOND).step_by(1_000_000) {
         for (who, share) in shares.iter_mut().enumerate() {
-            if (who != 0 || now % (SECOND / 10) == 0) && meter.passes(Some(share), now, load(1)) {
+            if (who != 0 || now % (SECOND / 10) == 0) && meter.passes(share, now, load(1)) {
                 counts[who] += 1;
             }
         }
@@ -146,11 +146,11 @@ fn who_wants_less_than_his_part_gets_all_of_it_and_the_others_the_rest() {
 
 #[test]
 fn a_lone_source_gets_burst_and_rate() {
-    let mut meter = Meter::new(Rate::new(100, 50), 1, true, 1);
+    let mut meter = Meter::new(Rate::new(100, 50), 1, 1);
     let mut share = Share::default();
-    let at_once = (0..100).filter(|_| meter.passes(Some(&mut share), 1, load(1))).count();
+    let at_once = (0..100).filter(|_| meter.passes(&mut share, 1, load(1))).count();
     assert_eq!(at_once, 50);
-    let later = (1..=1_000).filter(|ms| meter.passes(Some(&mut share), 1 + ms * 1_000_000, load(1))).count();
+    let later = (1..=1_000).filter(|ms| meter.passes(&mut share, 1 + ms * 1_000_000, load(1))).count();
     assert_eq!(later, 100);
 }
 

@@ -131,6 +131,7 @@ const MUTATIONS: &[Mutation] = &[
     agent("mutation-no-break-glass", "nothing enforces without a word about break_glass"),
     agent("mutation-end-allowed-connections", "connections of allow-listed addresses live on"),
     agent("mutation-forget-drops", "drops outlive a reboot"),
+    agent("mutation-forget-throttles", "throttles outlive a reboot"),
     agent("mutation-keep-refused-sets", "what nft refused has changed nothing"),
     agent("mutation-take-anothers-drop", "neither policy nor report takes away what another wants dropped"),
     agent("mutation-stack-blind", "a stack that has come open is an alarm"),
@@ -153,6 +154,8 @@ const MUTATIONS: &[Mutation] = &[
     ledger("mutation-longest-only", "a lease that ended hides none behind it"),
     ledger("mutation-no-lease-end", "a drop is a lease, which ends in the kernel itself"),
     ledger("mutation-loose-line", "who shares a lane with a dropped source, but not its line, passes"),
+    ledger("mutation-no-refill-cap", "no more than burst and rate pass"),
+    ledger("mutation-no-share", "sources of one network share its rate"),
     agent("mutation-no-overflow", "a source that its line has no room for is dropped all the same"),
     agent("mutation-no-sweep", "leases of the fast table end with no agent there"),
 ];

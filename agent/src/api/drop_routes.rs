@@ -78,6 +78,14 @@ const fn cause(reported: bool) -> Cause {
     if reported { Cause::Reported } else { Cause::Administrator }
 }
 
+/// The end of a lease of so many seconds.
+pub(super) fn end_of(seconds: Option<u64>) -> Result<Boot, FilterError> {
+    let now = clock::boot().map_err(|error| FilterError::Kernel(error.to_string()))?;
+    Ok(seconds.map_or(Boot::NEVER, |seconds| {
+        Boot(now.0.saturating_add(seconds.clamp(1, LONGEST).saturating_mul(SECOND)))
+    }))
+}
+
 async fn give(
     State(context): State<Context>,
     from: PeerInfo,
@@ -89,10 +97,7 @@ async fn give(
     if request.all_or_none && !refused.is_empty() {
         return Ok(Json(DropAnswer { refused, ..DropAnswer::default() }).into_response());
     }
-    let now = clock::boot().map_err(|error| FilterError::Kernel(error.to_string()))?;
-    let until = request.seconds.map_or(Boot::NEVER, |seconds| {
-        Boot(now.0.saturating_add(seconds.clamp(1, LONGEST).saturating_mul(SECOND)))
-    });
+    let until = end_of(request.seconds)?;
     let lease = |net| Lease {
         net,
         until,

@@ -118,6 +118,15 @@ pub struct FilterView {
     pub absent: Vec<String>,
     /// Networks dropped now.
     pub drops: u64,
+    /// Throttles that hold now.
+    #[serde(default)]
+    pub throttles: u64,
+    /// Packets that throttles held back.
+    #[serde(default)]
+    pub throttled: u64,
+    /// Their bytes.
+    #[serde(default)]
+    pub throttled_bytes: u64,
     /// Networks on the allow-list.
     pub allowed: u64,
     /// Packets dropped, by cause.
@@ -147,7 +156,7 @@ pub struct SampleView {
     pub length: u32,
     /// Number of the lease.
     pub rule: u32,
-    /// Who asked for the drop.
+    /// Who asked for the drop; `throttle`: a throttle held it back.
     pub cause: String,
     /// Its beginning, in hexadecimal.
     pub head: String,

@@ -11,6 +11,7 @@ mod observed;
 pub mod peer;
 mod rung_routes;
 pub mod sources;
+pub mod throttles;
 pub mod view;
 
 use std::convert::Infallible;
@@ -81,6 +82,8 @@ enum ApiError {
     Engine(#[from] CommandError),
     #[error(transparent)]
     Filter(#[from] FilterError),
+    #[error("{0}")]
+    Word(String),
     #[error("the metrics page could not be written")]
     Page,
     #[error("no such page")]
@@ -94,12 +97,14 @@ impl IntoResponse for ApiError {
         let status = match &self {
             Self::NotPermitted => StatusCode::FORBIDDEN,
             Self::TooMany => StatusCode::TOO_MANY_REQUESTS,
-            Self::Body(_) => StatusCode::BAD_REQUEST,
+            Self::Body(_) | Self::Word(_) => StatusCode::BAD_REQUEST,
             Self::Engine(CommandError::NoSuchAccount(_)) | Self::NoPage => StatusCode::NOT_FOUND,
             Self::Engine(CommandError::Config(_)) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Engine(CommandError::Exempt(_) | CommandError::Monitor(_)) => StatusCode::CONFLICT,
-            Self::Filter(FilterError::NotDropped(_)) => StatusCode::NOT_FOUND,
-            Self::Filter(FilterError::Refused { .. } | FilterError::Off) => StatusCode::CONFLICT,
+            Self::Filter(FilterError::NotDropped(_) | FilterError::NoThrottle(_)) => StatusCode::NOT_FOUND,
+            Self::Filter(
+                FilterError::Refused { .. } | FilterError::NotThrottled { .. } | FilterError::Off,
+            ) => StatusCode::CONFLICT,
             Self::Filter(FilterError::Unavailable)
             | Self::Engine(CommandError::Unavailable | CommandError::Gate(_)) => {
                 StatusCode::SERVICE_UNAVAILABLE
@@ -129,6 +134,7 @@ pub fn socket(context: Context) -> Router {
         .route("/v1/metrics", get(socket_metrics))
         .merge(alarms::routes())
         .merge(drop_routes::routes())
+        .merge(throttles::routes())
         .merge(rung_routes::routes())
         .merge(sources::routes())
         .merge(observed::routes())

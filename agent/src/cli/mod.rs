@@ -14,6 +14,7 @@ mod session;
 mod show;
 mod sources;
 mod table;
+mod throttles;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -86,6 +87,15 @@ enum Verb {
         #[arg(long)]
         follow: bool,
     },
+    /// Hold a network, a port or an interface to a rate, until taken away or for a time.
+    Throttle(throttles::ThrottleArguments),
+    /// Hold it to no rate any more.
+    Unthrottle {
+        /// As `portcullis throttles` shows it.
+        target: String,
+    },
+    /// What is held to a rate now.
+    Throttles,
     /// Monitor or enforce, now and until the next reboot.
     Mode(rungs::ModeArguments),
     /// The breaker, which withholds the rungs above the lock when a directory is down or too many are locked.
@@ -254,6 +264,9 @@ impl Context {
             Verb::Drop(arguments) => return self.drop_nets(arguments).await,
             Verb::Undrop(arguments) => return self.undrop(arguments).await,
             Verb::Drops { follow } => self.drops(*follow).await?,
+            Verb::Throttle(arguments) => self.throttle(arguments).await?,
+            Verb::Unthrottle { target } => self.unthrottle(target).await?,
+            Verb::Throttles => self.throttles().await?,
             Verb::Mode(arguments) => return self.mode(arguments).await,
             Verb::Breaker(arguments) => self.breaker(arguments).await?,
             Verb::Alarms(arguments) => return self.alarms(arguments).await,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
+use super::throttle::{HeldThrottle, Target, Throttle};
 use super::{Cause, Given, Held, Lease, Net};
 use crate::api::drops::{FilterView, SampleView};
 use crate::config::Config;
@@ -52,6 +53,20 @@ pub enum FilterError {
         /// What it holds.
         limit: u32,
     },
+    /// No throttle.
+    #[error("{target} is not throttled: {why}", target = crate::text::escape(target.to_string().as_bytes()))]
+    NotThrottled {
+        /// Of what.
+        target: Target,
+        /// Why, and what to do.
+        why: String,
+    },
+    /// No such throttle.
+    #[error("{} is not throttled: see `portcullis throttles`", crate::text::escape(.0.to_string().as_bytes()))]
+    NoThrottle(Target),
+    /// nftables drops.
+    #[error("throttles need the BPF filter, and nftables drops here: see `portcullis doctor`")]
+    NoThrottles,
     /// Networks of too many different lengths.
     #[error(
         "{net} is not dropped: there are IPv6 networks of {most} different lengths already; use one of those"
@@ -115,6 +130,24 @@ pub enum Command {
     },
     /// What is dropped now.
     List(Reply<Result<Vec<Held>, FilterError>>),
+    /// Hold something to a rate.
+    Throttle {
+        /// What, to which rate, how long.
+        throttle: Throttle,
+        /// Who asks.
+        asker: Asker,
+        /// Answered when it was read back.
+        reply: Reply<Result<HeldThrottle, FilterError>>,
+    },
+    /// Hold it to no rate any more.
+    Unthrottle {
+        /// What.
+        target: Target,
+        /// Answered with what was held.
+        reply: Reply<Result<Vec<HeldThrottle>, FilterError>>,
+    },
+    /// What is throttled now.
+    Throttles(Reply<Result<Vec<HeldThrottle>, FilterError>>),
     /// How things are.
     Show(Reply<FilterView>),
     /// A new configuration is in effect.

@@ -6,7 +6,7 @@
 use aya::maps::MapType;
 use aya::programs::{Program, SchedClassifier, TestRun, TestRunOptions, Xdp};
 use aya::{Btf, Ebpf, EbpfLoader};
-use portcullis_common::filter::{self, FILTER_DIR, fast, map, record, stat};
+use portcullis_common::filter::{self, FILTER_DIR, fast, limit, map, record, stat, throttle};
 
 use super::command::FilterError;
 use crate::kernel::{KernelError, Maps, Shape, bytes};
@@ -26,7 +26,8 @@ pub const XDP: &str = "filter_xdp";
 const LEASE: u32 = bytes::<record::Lease>();
 const LINES: u32 = fast::MAX_LINES;
 const MAPS: Maps = Maps { folder: FILTER_DIR, shapes: &SHAPES, removed: "drops come back from the store" };
-const SHAPES: [Shape; 21] = [
+const CHAIN: u32 = bytes::<throttle::Chain>();
+const SHAPES: [Shape; 29] = [
     Shape::array(map::FAST, bytes::<fast::Heads>(), 1),
     Shape::array(map::FAST_LINES_4, 64, LINES),
     Shape::array(map::FAST_LINES_6, 64, LINES),
@@ -48,6 +49,14 @@ const SHAPES: [Shape; 21] = [
     Shape::new(map::STATS, MapType::PerCpuArray, 4, 8, stat::ENTRIES),
     Shape::new(map::PACE, MapType::PerCpuArray, 4, 8 * filter::pace::ENTRIES as u32, 1),
     Shape::ring(map::SAMPLES, filter::SAMPLES_BYTES),
+    Shape::array(throttle::map::THROTTLES, bytes::<throttle::Throttle>(), throttle::MAX_THROTTLES),
+    Shape::array(throttle::map::COUNTS, bytes::<throttle::Counts>(), 1),
+    Shape::new(throttle::map::NETS_4, MapType::LpmTrie, 12, CHAIN, throttle::MAX_THROTTLES),
+    Shape::new(throttle::map::NETS_6, MapType::LpmTrie, 20, CHAIN, throttle::MAX_THROTTLES),
+    Shape::new(throttle::map::PORTS, MapType::Hash, 4, CHAIN, throttle::MAX_THROTTLES),
+    Shape::new(throttle::map::LINKS, MapType::Hash, 4, CHAIN, throttle::MAX_THROTTLES),
+    Shape::new(throttle::map::SHARES, MapType::LruHash, 16, bytes::<limit::Share>(), throttle::MAX_SHARES),
+    Shape::new(throttle::map::FLOWS, MapType::LruHash, 24, 8, throttle::MAX_FLOWS),
 ];
 
 /// The loaded programs; XDP where the kernel takes it.

@@ -40,6 +40,7 @@ impl Collector for Collected {
         let works = view.enabled && view.problem.is_none();
         one("filter_loaded", "1 while the filter drops what it is told to", u64::from(works))?;
         one("drops", "Networks dropped now", view.drops)?;
+        one("throttles", "Throttles that hold now", view.throttles)?;
         one("filter_allowed", "Networks on the allow-list", view.allowed)?;
         for (name, help, label, counts) in [
             ("packets_dropped", "Packets dropped, by who asked for it", "cause", &view.dropped),
@@ -50,6 +51,13 @@ impl Collector for Collected {
             for (word, count) in counts {
                 ConstCounter::new(*count).encode(family.encode_family(&[(label, word.as_str())])?)?;
             }
+        }
+        for (name, help, count) in [
+            ("packets_throttled", "Packets that throttles held back", view.throttled),
+            ("bytes_throttled", "Bytes that throttles held back", view.throttled_bytes),
+        ] {
+            let metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            ConstCounter::new(count).encode(metric)?;
         }
         let mut samples = encoder.encode_descriptor(
             "drop_samples",

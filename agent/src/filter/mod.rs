@@ -22,6 +22,7 @@ pub mod samples;
 pub mod sockets;
 pub mod table;
 pub mod task;
+pub mod throttle;
 mod worker;
 
 pub use command::{Asker, Command, FilterError, Handle};

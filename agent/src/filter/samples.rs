@@ -5,7 +5,7 @@
 use aya::maps::{Map, MapData, RingBuf};
 use jiff::{SignedDuration, Timestamp};
 use portcullis_common::filter::packet::{self, PORT_NONE};
-use portcullis_common::filter::{FILTER_DIR, Kind, SAMPLE_BYTES, Sample, map};
+use portcullis_common::filter::{FILTER_DIR, Kind, SAMPLE_BYTES, Sample, map, reason};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -124,7 +124,11 @@ impl Raw {
             interface: interface.map_or_else(|| format!("#{}", self.interface), str::to_owned),
             length: self.length,
             rule: self.rule,
-            cause: Cause::of_number(self.reason).map_or("unknown", Cause::word).to_owned(),
+            cause: match self.reason {
+                reason::THROTTLE => "throttle",
+                number => Cause::of_number(number).map_or("unknown", Cause::word),
+            }
+            .to_owned(),
             head: self.head.iter().map(|byte| format!("{byte:02x}")).collect(),
         }
     }

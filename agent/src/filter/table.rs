@@ -113,7 +113,7 @@ macro_rules! open_as {
     };
 }
 
-const fn key_4(address: u32) -> [u8; 8] {
+pub(super) const fn key_4(address: u32) -> [u8; 8] {
     ((address as u64) << 32).to_be_bytes()
 }
 

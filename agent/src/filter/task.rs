@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 
 use super::command::{Command, Handle};
 use super::samples::{Raw, Samples};
+use super::throttle::HeldThrottle;
 use super::worker::Worker;
 use super::{Given, Held, links};
 use crate::api::hub::Hub;
@@ -119,6 +120,21 @@ impl Task {
             Command::List(reply) => {
                 let _ = reply.send(self.worker.list());
             }
+            Command::Throttle { throttle, asker, reply } => {
+                let answer = self.worker.throttle(throttle, &asker);
+                if let Ok(held) = &answer {
+                    self.publish_throttles("throttled", std::slice::from_ref(held));
+                }
+                let _ = reply.send(answer);
+            }
+            Command::Unthrottle { target, reply } => {
+                let answer = self.worker.unthrottle(&target);
+                self.publish_throttles("unthrottled", answer.as_deref().unwrap_or_default());
+                let _ = reply.send(answer);
+            }
+            Command::Throttles(reply) => {
+                let _ = reply.send(self.worker.throttles());
+            }
             Command::Show(reply) => {
                 let _ = reply.send(self.worker.show());
             }
@@ -146,11 +162,27 @@ impl Task {
             Ok(ended) => self.publish("drop_ended", ended.iter(), ended.len()),
             Err(error) => log::error!("{error}"),
         }
+        match self.worker.expire_throttles() {
+            Ok(ended) => self.publish_throttles("throttle_ended", &ended),
+            Err(error) => log::error!("{error}"),
+        }
+    }
+
+    fn publish_throttles(&self, name: &str, throttles: &[HeldThrottle]) {
+        let words = |held: &HeldThrottle| {
+            let throttle = &held.throttle;
+            let target = crate::text::escape(throttle.target.to_string().as_bytes());
+            let reason = crate::text::escape(throttle.reason.as_bytes());
+            format!(
+                "{target} to {} ({}: {reason}), {} packets passed, {} held back",
+                throttle.rate, throttle.cause, held.passed.0, held.limited.0
+            )
+        };
+        self.say(name, throttles.iter().map(words).collect());
     }
 
     /// Says what was done, as the engine says it.
     fn publish<'a>(&self, name: &str, leases: impl Iterator<Item = &'a Held>, count: usize) {
-        let now = Timestamp::now();
         let details: Vec<String> = if count > TOLD {
             vec![format!("{count} networks")]
         } else {
@@ -161,8 +193,12 @@ impl Task {
                 })
                 .collect()
         };
+        self.say(name, details);
+    }
+
+    fn say(&self, name: &str, details: Vec<String>) {
         for detail in details {
-            let mut event = Event::new(now, name);
+            let mut event = Event::new(Timestamp::now(), name);
             event.detail = Some(detail);
             self.hub.publish(log::Level::Info, event);
         }

@@ -6,6 +6,7 @@
 mod around;
 #[cfg(test)]
 mod tests;
+mod throttles;
 
 use jiff::{SignedDuration, Timestamp};
 use portcullis_common::filter::{self, record, stat};
@@ -18,6 +19,8 @@ use super::guard::{self, Surroundings};
 use super::load::{self, Programs};
 use super::nft::Nft;
 use super::table::{DropTable, Table};
+use super::throttle::HeldThrottle;
+use super::throttle::table::ThrottleTable;
 use super::{Cause, Given, Held, Lease, Net, PORTS, links, sockets};
 use crate::api::drops::FilterView;
 use crate::clock;
@@ -29,6 +32,8 @@ struct Loaded {
     /// None: nftables drops.
     programs: Option<Programs>,
     table: Box<dyn DropTable>,
+    /// None: nftables drops.
+    throttles: Option<ThrottleTable>,
 }
 
 /// All state of the filter.
@@ -39,6 +44,7 @@ pub(super) struct Worker {
     problem: Option<String>,
     places: Places,
     book: Book,
+    throttled: Vec<HeldThrottle>,
     names: Vec<links::Interface>,
     around: around::Around,
 }
@@ -51,7 +57,7 @@ fn now() -> Result<(Boot, Timestamp), FilterError> {
 
 impl Cause {
     /// Its number in the kernel.
-    const fn number(self) -> u16 {
+    pub(super) const fn number(self) -> u16 {
         match self {
             Self::Administrator => filter::reason::ADMINISTRATOR,
             Self::Policy => filter::reason::POLICY,
@@ -74,6 +80,7 @@ impl Worker {
             problem: None,
             places: Places::default(),
             book: Book::default(),
+            throttled: Vec::new(),
             names: Vec::new(),
             around: around::Around::default(),
         }
@@ -120,6 +127,7 @@ impl Worker {
         // The allow-list before anything is dropped, the leases before anything is attached.
         self.configure()?;
         self.restore()?;
+        self.restore_throttles()?;
         self.around = around::Around::default();
         self.loaded()?.table.commit()?;
         self.follow(true)
@@ -129,14 +137,19 @@ impl Worker {
     fn backend(&self) -> Result<Loaded, FilterError> {
         let nft = |config| {
             let table = Box::new(Nft::new(config)?);
-            Ok::<_, FilterError>(Loaded { programs: None, table })
+            Ok::<_, FilterError>(Loaded { programs: None, table, throttles: None })
         };
         if self.config.backend == Backend::Nft {
             attach::let_go()?;
             return nft(&self.config);
         }
-        let loaded = load::load(load::OBJECT)
-            .and_then(|programs| Ok(Loaded { programs: Some(programs), table: Box::new(Table::open()?) }));
+        let loaded = load::load(load::OBJECT).and_then(|programs| {
+            Ok(Loaded {
+                programs: Some(programs),
+                table: Box::new(Table::open()?),
+                throttles: Some(ThrottleTable::open()?),
+            })
+        });
         match loaded {
             Ok(loaded) => {
                 Nft::take_away()?;
@@ -158,6 +171,7 @@ impl Worker {
         self.loaded = None;
         self.places = Places::default();
         self.book = Book::default();
+        self.throttled = Vec::new();
         match std::fs::remove_dir_all(filter::FILTER_DIR) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(FilterError::Kernel(format!("cannot remove {}: {error}", filter::FILTER_DIR)))
@@ -194,6 +208,8 @@ impl Worker {
         }
         self.names =
             links::list().map_err(|error| FilterError::Kernel(format!("cannot list interfaces: {error}")))?;
+        // An interface may have come for which there is a throttle.
+        self.lead_throttles()?;
         match self.loaded.as_mut().map(|loaded| loaded.programs.as_mut()) {
             None => Ok(()),
             Some(None) => {
@@ -479,7 +495,8 @@ impl Worker {
     pub(super) fn until_next(&self) -> std::time::Duration {
         // Timers do not see the machine sleep.
         let most = std::time::Duration::from_secs(60);
-        let Some(next) = self.book.next_end() else { return most };
+        let ends = [self.book.next_end(), self.next_throttle_end()];
+        let Some(next) = ends.into_iter().flatten().min() else { return most };
         let left = clock::boot().map_or(0, |now| next.0.saturating_sub(now.0));
         std::time::Duration::from_nanos(left).min(most)
     }
@@ -519,6 +536,9 @@ impl Worker {
             interfaces: self.places.views(&ours),
             absent: if self.config.enabled { absent } else { Vec::new() },
             drops: self.book.len() as u64,
+            throttles: self.throttled.len() as u64,
+            throttled: stats.get(stat::DROPPED + u32::from(filter::reason::THROTTLE)),
+            throttled_bytes: stats.get(stat::BYTES + u32::from(filter::reason::THROTTLE)),
             allowed: self.config.allow.len() as u64,
             dropped: by_cause(stat::DROPPED),
             dropped_bytes: by_cause(stat::BYTES),
@@ -574,8 +594,13 @@ fn stored_of(kept: &Kept, boot: Boot, wall: Timestamp) -> StoredDrop {
 
 /// The end of a stored lease in this boot's time: what is left of it, and never more than its whole length.
 fn end_of(stored: &StoredDrop, boot: Boot, wall: Timestamp) -> Boot {
-    let Some(until) = stored.until else { return Boot::NEVER };
-    let whole = until.duration_since(stored.since);
+    left_of(stored.since, stored.until, boot, wall)
+}
+
+/// The same for any stored lease.
+fn left_of(since: Timestamp, until: Option<Timestamp>, boot: Boot, wall: Timestamp) -> Boot {
+    let Some(until) = until else { return Boot::NEVER };
+    let whole = until.duration_since(since);
     let left = until.duration_since(wall);
     let left = if cfg!(feature = "mutation-lengthen-lease") { left } else { left.min(whole) };
     let left = left.max(SignedDuration::ZERO).as_nanos();

@@ -46,8 +46,11 @@ impl DropStore {
     /// Opens the store at `path`, after [`super::Store::open`] has made it.
     #[must_use]
     pub fn open(path: &Path) -> Self {
-        let opened = open::open(path)
-            .and_then(|connection| connection.execute_batch(TABLE).map(|()| connection).map_err(Into::into));
+        let opened = open::open(path).and_then(|connection| {
+            connection.execute_batch(TABLE)?;
+            connection.execute_batch(super::throttles::TABLE)?;
+            Ok(connection)
+        });
         match opened {
             Ok(connection) => Self { connection: Some(connection), problem: None },
             Err(error) => {
@@ -64,7 +67,11 @@ impl DropStore {
         self.problem.as_deref()
     }
 
-    fn note(&mut self, what: &str, error: &StoreError) {
+    pub(super) fn connection(&self) -> Option<&Connection> {
+        self.connection.as_ref()
+    }
+
+    pub(super) fn note(&mut self, what: &str, error: &StoreError) {
         let why = format!("cannot {what}: {error}");
         if self.problem.is_none() {
             log::error!("drops are not kept over a reboot from now on: {why}");
@@ -138,7 +145,7 @@ impl DropStore {
         });
     }
 
-    fn write(&mut self, what: &str, work: impl FnOnce(&mut Connection) -> Result<(), StoreError>) {
+    pub(super) fn write(&mut self, what: &str, work: impl FnOnce(&mut Connection) -> Result<(), StoreError>) {
         if let Some(connection) = &mut self.connection
             && let Err(error) = work(connection)
         {
@@ -148,7 +155,7 @@ impl DropStore {
 }
 
 /// Milliseconds since 1970; what is no time is the beginning of it.
-fn time(milliseconds: i64) -> Timestamp {
+pub(super) fn time(milliseconds: i64) -> Timestamp {
     Timestamp::from_millisecond(milliseconds).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 

@@ -120,8 +120,8 @@ pub struct Meter {
     pub before: u32,
     /// Length of a window: a power of two of nanoseconds.
     pub shift: u32,
-    /// 1: sources share.
-    pub shared: u32,
+    /// Always zero.
+    pub reserved: u32,
     /// Packets that passed.
     pub passed: u64,
     /// Packets that were held back.
@@ -146,39 +146,32 @@ pub struct Load {
 impl Meter {
     /// A full one. `step`: units that come at once, as a packet's bytes: a window holds some of them.
     #[must_use]
-    pub fn new(rate: Rate, step: u64, shared: bool, now: u64) -> Self {
+    pub fn new(rate: Rate, step: u64, now: u64) -> Self {
         let enough = step.saturating_mul(64).saturating_mul(SECOND);
         let mut shift = WINDOW;
         while shift < LONGEST_WINDOW && rate.rate << shift < enough {
             shift += 1;
         }
         let bucket = Bucket::full(&rate, now);
-        Self { rate, bucket, shift, shared: u32::from(shared), ..Self::default() }
+        Self { rate, bucket, shift, ..Self::default() }
     }
 
-    /// Whether it passes; counts it. `share`: that of its source, where sources share.
+    /// Whether it passes; counts it. `share`: that of its source. A lone source has no others to leave anything for.
     #[inline(always)]
-    pub fn passes(&mut self, share: Option<&mut Share>, now: u64, load: Load) -> bool {
+    pub fn passes(&mut self, share: &mut Share, now: u64, load: Load) -> bool {
         self.bucket.refill(&self.rate, now);
         let cost = load.units.min(MAX_BURST) * SECOND;
-        let passes = match share {
-            None => self.bucket.level >= cost,
-            Some(share) => {
-                let part = self.part(share, now);
-                // What must be left for others: nothing where he has had nothing, half of all where he has had his part.
-                let had = share.taken / (share.taken.saturating_add(part) >> 10 | 1);
-                let left = (self.rate.burst >> 10) * had.min(1 << 10);
-                let fair = cfg!(feature = "mutation-no-share")
-                    || self.bucket.level >= cost.saturating_add(left).min(self.rate.burst);
-                let passes = fair && self.bucket.level >= cost;
-                if passes {
-                    share.taken = share.taken.saturating_add(cost);
-                }
-                passes
-            }
-        };
+        let part = self.part(share, now);
+        // What must be left for others: nothing where he has had nothing, half of all where he has had his part.
+        let had = share.taken / (share.taken.saturating_add(part) >> 10 | 1);
+        let left = (self.rate.burst >> 10) * had.min(1 << 10);
+        let alone = part == u64::MAX || cfg!(feature = "mutation-no-share");
+        let left = if alone { 0 } else { left };
+        let wanted = cost.saturating_add(left).min(self.rate.burst.max(cost));
+        let passes = self.bucket.level >= wanted;
         if passes {
             self.bucket.level -= cost;
+            share.taken = share.taken.saturating_add(cost);
             self.passed = self.passed.wrapping_add(load.packets);
             self.passed_bytes = self.passed_bytes.wrapping_add(load.bytes);
         } else {

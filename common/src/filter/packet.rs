@@ -139,7 +139,8 @@ pub fn opening(bytes: &impl Bytes, packet: Packet) -> Opening {
         return Opening { from: 0, syn: packet.port == PORT_UNKNOWN };
     }
     let offset = packet.offset as usize;
-    let from = if packet.port < PORT_NONE { bytes.load::<2>(offset).map_or(0, u16::from_be_bytes) } else { 0 };
+    let from =
+        if packet.port < PORT_NONE { bytes.load::<2>(offset).map_or(0, u16::from_be_bytes) } else { 0 };
     let flags = |[_, flags]: [u8; 2]| flags & (SYN | ACK) == SYN;
     let syn = packet.protocol == TCP as u32 && bytes.load::<2>(offset + 12).is_none_or(flags);
     Opening { from, syn }

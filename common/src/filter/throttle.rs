@@ -3,6 +3,8 @@
 //! Invariants: as in [`crate::abi`]; a throttle lies in one slot of `THROTTLES`, with all that is known of it, and chains
 //! lead there: by network (the longest that has any, which names those around it too), by port, by interface.
 
+use crate::arithmetic::same;
+
 use super::limit::{Bucket, Meter, Rate, Share};
 
 /// Slots of `THROTTLES`; the first is not used.
@@ -106,6 +108,33 @@ pub struct Counts {
     pub flows: u32,
     /// Always zero.
     pub reserved: [u32; 3],
+}
+
+/// What a packet counts as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Weight {
+    /// Packets that were made one of.
+    pub packets: u64,
+    /// Bytes.
+    pub bytes: u64,
+    /// 1: it asks for a connection.
+    pub syns: u64,
+    /// 1: it begins a flow.
+    pub flows: u64,
+}
+
+impl Weight {
+    /// In a unit; 0 where it is none. Without branches, for the verifier.
+    #[must_use]
+    #[inline(always)]
+    pub fn of(&self, unit: u32) -> u64 {
+        let unit = u64::from(unit);
+        let is = |other: u32| same(unit, u64::from(other));
+        is(unit::PACKETS) & self.packets
+            | is(unit::BYTES) & self.bytes
+            | is(unit::SYNS) & self.syns
+            | is(unit::FLOWS) & self.flows
+    }
 }
 
 /// Key of a source's share of a throttle.

@@ -1,7 +1,7 @@
 //! One packet: verdict, counters, sample.
 
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
-use portcullis_common::filter::{Bytes, Clock, Kind, Packet, Verdict, judge, reason, stat};
+use portcullis_common::filter::{Bytes, Clock, Kind, Packet, Source, Verdict, is_spared, judge, reason, stat};
 
 use crate::{
     data::Data,
@@ -37,11 +37,14 @@ pub fn drops(data: &Data, kind: Kind, seen: &Seen) -> bool {
     let port = data.launder(u64::from(packet.port)) as u32;
     let protocol = data.launder(u64::from(packet.protocol)) as u32;
     let offset = data.launder(u64::from(packet.offset)) as u32;
-    let packet = Packet { port, protocol, offset, ..packet };
+    let Source { family, high, low } = packet.source;
+    let family = data.launder(u64::from(family)) as u32;
+    let source = Source { family, high: data.launder(high), low: data.launder(low) };
+    let packet = Packet { source, port, protocol, offset };
     let Some(settings) = FILTER_SETTINGS.get(0) else { return false };
     match judge(&Maps { settings }, packet, Boot) {
         Verdict::Pass => {
-            if settings.throttles != 0 {
+            if settings.throttles != 0 && !is_spared(&Maps { settings }, packet.source) {
                 let now = Boot.now();
                 let rule = throttle::holds_back(data, packet, seen, now);
                 if rule != 0 {

@@ -6,17 +6,18 @@
 use aya_ebpf::{
     bindings::{BPF_F_NO_PREALLOC, bpf_spin_lock},
     btf_maps::{Array, HashMap, LpmTrie, LruHashMap, lpm_trie::Key},
-    helpers::{bpf_spin_lock as lock, bpf_spin_unlock as unlock},
+    helpers::{bpf_for_each_map_elem, bpf_spin_lock as lock, bpf_spin_unlock as unlock},
     macros::btf_map,
 };
-use core::hint::black_box;
+use core::ffi::c_void;
 use portcullis_common::filter::{
     Packet,
+    fast::TURNS,
     limit::{Load, Meter, Share},
     packet::{Opening, opening},
     throttle::{
-        CHAIN, Chain, Counts, FLOW_FRESH, FLOW_IDLE, MAX_FLOWS, MAX_SHARES, MAX_THROTTLES, Throttle, flow_key,
-        share_key, unit,
+        CHAIN, Chain, Counts, FLOW_FRESH, FLOW_IDLE, MAX_FLOWS, MAX_SHARES, MAX_THROTTLES, Throttle, Weight,
+        flow_key, share_key,
     },
 };
 
@@ -24,12 +25,13 @@ use crate::{
     data::{Data, launder},
     judge::Seen,
     maps::{key_4, key_6},
+    sweep::FAST_TURNS,
 };
 
 const MOST: usize = MAX_THROTTLES as usize;
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
-/// Chains of a packet: by network, by port, by interface.
-const CHAINS: usize = 3;
+// By network, by port, by interface: the slots of a packet's chains, and the end of each.
+const _: () = assert!(3 * (CHAIN + 1) <= TURNS as usize);
 
 /// `throttle::Throttle` with the lock under the name by which the verifier knows it.
 #[repr(C)]
@@ -62,135 +64,119 @@ pub static THROTTLE_SHARES: LruHashMap<[u64; 2], Share, { MAX_SHARES as usize }>
 #[btf_map]
 pub static THROTTLE_FLOWS: LruHashMap<[u64; 3], u64, { MAX_FLOWS as usize }> = LruHashMap::new();
 
-/// What a packet counts as.
-struct Weighed {
-    packets: u64,
-    bytes: u64,
-    syn: u64,
-    flow: u64,
-}
-
 /// The number of the throttle that holds the packet back; 0: it passes.
 #[inline(always)]
 pub fn holds_back(data: &Data, packet: Packet, seen: &Seen, now: u64) -> u32 {
     let Some(counts) = THROTTLE_COUNTS.get(0) else { return 0 };
     let opening = opening(data, packet);
     let flow = flow_key(packet.source, opening.from, packet.port, packet.protocol);
-    let fresh = counts.flows != 0 && is_new(flow, opening, packet.protocol, now);
-    let weighed = Weighed {
+    let new = u64::from(counts.flows != 0 && is_new(flow, opening, packet.protocol, now));
+    let weight = Weight {
         packets: u64::from(seen.packets),
         bytes: u64::from(seen.length),
-        syn: launder(u64::from(opening.syn)),
-        flow: launder(u64::from(fresh)),
+        syns: launder(u64::from(opening.syn)),
+        flows: launder(new),
     };
-    let mut turn = 0;
-    while turn < CHAINS {
-        let found = match turn {
-            0 => by_net(counts, packet),
-            1 if counts.ports != 0 => THROTTLE_PORTS.get_ptr(packet.port),
-            2 if counts.links != 0 => THROTTLE_LINKS.get_ptr(seen.interface),
-            _ => None,
-        };
-        if let Some(chain) = found {
-            let rule = in_chain(chain, packet, &weighed, now);
-            if rule != 0 {
-                return rule;
-            }
+    let chain = launder(by_net(counts, packet));
+    let next = launder(if counts.ports == 0 { 0 } else { word(THROTTLE_PORTS.get_ptr(packet.port)) });
+    let last = launder(if counts.links == 0 { 0 } else { word(THROTTLE_LINKS.get_ptr(seen.interface)) });
+    if chain | next | last != 0 {
+        let [who, number] = share_key(0, packet.source);
+        let (who, number) = (launder(who), launder(number));
+        let mut asked = Asked { chain, next, last, who, number, weight, now, rule: 0 };
+        let context = (&raw mut asked).cast::<c_void>();
+        let map = (&raw const FAST_TURNS).cast_mut().cast::<c_void>();
+        // SAFETY: a function of the signature of such loops, which ends before this one does.
+        unsafe { bpf_for_each_map_elem(map, ask as *mut c_void, context, 0) };
+        // SAFETY: the loop has written it, by the pointer that the compiler lost sight of.
+        let rule = unsafe { (&raw const asked.rule).read_volatile() };
+        if rule != 0 {
+            return rule as u32;
         }
-        turn += 1;
     }
-    if weighed.flow != 0 {
+    if launder(new) != 0 {
         // Without room it is a new one again.
         let _ = THROTTLE_FLOWS.insert(flow, now, 0);
     }
     0
 }
 
+/// A chain as a number, its first slot lowest; 0: none.
 #[inline(always)]
-fn by_net(counts: &Counts, packet: Packet) -> Option<*const Chain> {
-    let chain = if packet.source.family == 4 {
-        if counts.nets_4 == 0 {
-            return None;
-        }
-        THROTTLE_NETS_4.get(&Key::new(32, key_4(packet.source)))
-    } else {
-        if counts.nets_6 == 0 {
-            return None;
-        }
-        THROTTLE_NETS_6.get(&Key::new(128, key_6(packet.source)))
-    };
-    chain.map(core::ptr::from_ref)
+fn word(chain: Option<*const Chain>) -> u64 {
+    // SAFETY: a value of a map: 8 bytes, 8-aligned; the agent writes it in one step.
+    chain.map_or(0, |chain| unsafe { chain.cast::<u64>().read_volatile() })
 }
 
-/// Asks the throttles of a chain, one after the other.
 #[inline(always)]
-fn in_chain(chain: *const Chain, packet: Packet, weighed: &Weighed, now: u64) -> u32 {
-    let mut place = 0;
-    while place < CHAIN {
-        // SAFETY: a value of a map, and `place` is less than it has slots.
-        let slot = unsafe { chain.cast::<u16>().add(place) };
-        // SAFETY: as above; the agent writes whole words.
-        let slot = u32::from(unsafe { slot.read_volatile() });
-        if slot == 0 {
-            return 0;
-        }
-        let rule = in_slot(slot, packet, weighed, now);
-        if rule != 0 {
-            return rule;
-        }
-        place += 1;
+fn by_net(counts: &Counts, packet: Packet) -> u64 {
+    let (four, six) = (counts.nets_4 != 0, counts.nets_6 != 0);
+    let chain = if packet.source.family == 4 {
+        if four { THROTTLE_NETS_4.get(&Key::new(32, key_4(packet.source))) } else { None }
+    } else if six {
+        THROTTLE_NETS_6.get(&Key::new(128, key_6(packet.source)))
+    } else {
+        None
+    };
+    word(chain.map(core::ptr::from_ref))
+}
+
+/// What the loop over a packet's throttles goes by. A loop by a helper: the verifier walks a turn once, not each of them
+/// after each other.
+#[repr(C)]
+struct Asked {
+    chain: u64,
+    next: u64,
+    last: u64,
+    who: u64,
+    number: u64,
+    weight: Weight,
+    now: u64,
+    rule: u64,
+}
+
+/// One turn: asks the next throttle. 1 ends the loop.
+extern "C" fn ask(_map: *mut c_void, _key: *mut u32, _turn: *mut u32, asked: *mut Asked) -> i64 {
+    // SAFETY: the caller's, alone with it.
+    let asked = unsafe { &mut *asked };
+    let slot = asked.chain as u32 & 0xffff;
+    asked.chain >>= 16;
+    if slot == 0 {
+        (asked.chain, asked.next, asked.last) = (asked.next, asked.last, 0);
+        return i64::from(asked.chain | asked.next == 0);
     }
-    0
+    asked.rule = u64::from(in_slot(slot, asked));
+    i64::from(asked.rule != 0)
 }
 
 /// Asks one throttle.
 #[inline(always)]
-fn in_slot(slot: u32, packet: Packet, weighed: &Weighed, now: u64) -> u32 {
+fn in_slot(slot: u32, asked: &Asked) -> u32 {
     let Some(throttle) = THROTTLES.get_ptr_mut(slot) else { return 0 };
     // SAFETY: an element of an ARRAY, which lives as long as the map; what changes does so under its lock.
     let throttle = unsafe { &mut *throttle };
-    let units = match throttle.unit {
-        unit::PACKETS => weighed.packets,
-        unit::BYTES => weighed.bytes,
-        unit::SYNS => weighed.syn,
-        unit::FLOWS => weighed.flow,
-        _ => 0,
-    };
-    let units = launder(units);
-    let live = cfg!(feature = "mutation-no-throttle-end") || throttle.until > now;
-    if units == 0 || !live {
+    let units = asked.weight.of(throttle.unit);
+    if units == 0 || throttle.until <= asked.now {
         return 0;
     }
-    let load = Load { units, packets: weighed.packets, bytes: weighed.bytes };
-    let share = if throttle.meter.shared != 0 { share_of(slot, packet) } else { None };
     let rule = throttle.rule;
-    let passes = match share {
-        Some(share) => {
-            // SAFETY: a value of a map; who changes this throttle's shares holds its lock.
-            let share = unsafe { &mut *share };
-            // SAFETY: the lock is a field of a map value, initialised by the kernel.
-            unsafe { lock(&raw mut throttle.lock) };
-            let passes = throttle.meter.passes(Some(share), now, load);
-            // SAFETY: taken above on the same path; the verifier proves it.
-            unsafe { unlock(&raw mut throttle.lock) };
-            passes
-        }
-        None => {
-            // SAFETY: as above.
-            unsafe { lock(&raw mut throttle.lock) };
-            let passes = throttle.meter.passes(None, now, load);
-            // SAFETY: as above.
-            unsafe { unlock(&raw mut throttle.lock) };
-            passes
-        }
-    };
-    if black_box(passes) { 0 } else { rule }
+    let key = [u64::from(slot) << 32 | asked.who, asked.number];
+    // The rate is held even when the kernel has no room for one more source.
+    let Some(share) = share_of(key) else { return rule };
+    let (now, load) = (asked.now, Load { units, packets: asked.weight.packets, bytes: asked.weight.bytes });
+    // SAFETY: a value of a map; who changes this throttle's shares holds its lock.
+    let share = unsafe { &mut *share };
+    // SAFETY: the lock is a field of a map value, initialised by the kernel.
+    unsafe { lock(&raw mut throttle.lock) };
+    let passes = throttle.meter.passes(share, now, load);
+    // SAFETY: taken above on the same path; the verifier proves it.
+    unsafe { unlock(&raw mut throttle.lock) };
+    if passes { 0 } else { rule }
 }
 
 /// The share of the packet's source; none where there is no room for one.
 #[inline(always)]
-fn share_of(slot: u32, packet: Packet) -> Option<*mut Share> {
-    let key = share_key(slot, packet.source);
+fn share_of(key: [u64; 2]) -> Option<*mut Share> {
     let found = THROTTLE_SHARES.get_ptr_mut(key);
     if found.is_some() {
         return found;
