@@ -3,7 +3,6 @@
 
 mod bpffs;
 #[path = "../../common/tests/filter_model/mod.rs"]
-#[allow(dead_code, reason = "packets alone are built with it here")]
 mod filter_model;
 
 use aya::programs::{TestRun, TestRunOptions};

@@ -1,7 +1,9 @@
 //! One packet: verdict, counters, sample.
 
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
-use portcullis_common::filter::{Bytes, Clock, Kind, Packet, Source, Verdict, is_spared, judge, reason, stat};
+use portcullis_common::filter::{
+    Bytes, Clock, Kind, Packet, Source, Verdict, is_spared, judge, reason, stat,
+};
 
 use crate::{
     data::Data,

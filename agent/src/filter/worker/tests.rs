@@ -60,7 +60,7 @@ fn worker(folder: &std::path::Path, table: Deaf) -> Worker {
     drop(crate::store::Store::open(&path));
     let config = Config { enabled: true, ..Config::default() };
     let mut worker = Worker::new(config, DropStore::open(&path));
-    worker.loaded = Some(Loaded { programs: None, table: Box::new(table) });
+    worker.loaded = Some(Loaded { programs: None, table: Box::new(table), throttles: None });
     worker
 }
 
