@@ -4,9 +4,31 @@
 use portcullis_common::filter::limit::{Bucket, Load, MAX_BURST, MAX_RATE, Meter, Rate, SECOND, Share};
 use proptest::prelude::*;
 
-/// What a bucket may have let through since it was full at `begin`.
-fn most(rate: &Rate, begin: u64, latest: u64) -> u128 {
-    u128::from(rate.burst) + u128::from(rate.rate) * u128::from(latest.saturating_sub(begin))
+/// Watches that in no time, from whenever on, more than burst and rate pass.
+struct Watch {
+    rate: Rate,
+    latest: u64,
+    passed: i128,
+    /// The lowest that what passed was ever ahead of the rate.
+    lowest: i128,
+}
+
+impl Watch {
+    fn new(rate: Rate, begin: u64) -> Self {
+        Self { rate, latest: begin, passed: 0, lowest: i128::MAX }
+    }
+
+    fn ahead(&self) -> i128 {
+        self.passed - i128::from(self.rate.rate) * i128::from(self.latest)
+    }
+
+    /// `units` passed at `now`; whether that is within the rate.
+    fn holds(&mut self, now: u64, units: u64) -> bool {
+        self.latest = self.latest.max(now);
+        self.lowest = self.lowest.min(self.ahead());
+        self.passed += i128::from(units) * i128::from(SECOND);
+        self.ahead() - self.lowest <= i128::from(self.rate.burst)
+    }
 }
 
 fn load(units: u64) -> Load {
@@ -25,15 +47,12 @@ proptest! {
         let rate = Rate::new(rate, burst);
         let begin = 1 << 50;
         let mut bucket = Bucket::full(&rate, begin);
-        let (mut now, mut latest, mut passed) = (begin, begin, 0_u128);
+        let (mut now, mut watch) = (begin, Watch::new(rate, begin));
         for (step, scale, units) in steps {
             // Back and forth, by nanoseconds and by days.
             now = now.saturating_add_signed(i64::from(step) << scale);
-            latest = latest.max(now);
-            if bucket.take(&rate, now, units) {
-                passed += u128::from(units) * u128::from(SECOND);
-            }
-            prop_assert!(passed <= most(&rate, begin, latest), "{} > {}", passed, most(&rate, begin, latest));
+            let passed = if bucket.take(&rate, now, units) { units } else { 0 };
+            prop_assert!(watch.holds(now, passed));
         }
     }
 
@@ -79,20 +98,18 @@ proptest! {
         let begin = 1_000;
         let mut meter = Meter::new(rate, 1, begin);
         let mut shares = [Share::default(); 5];
-        let (mut now, mut passed) = (begin, 0_u128);
+        let (mut now, mut watch) = (begin, Watch::new(rate, begin));
         for (step, who, units) in steps {
             now += step;
-            if meter.passes(&mut shares[who], now, load(units)) {
-                passed += u128::from(units) * u128::from(SECOND);
-            }
-            prop_assert!(passed <= most(&rate, begin, now));
+            let passed = if meter.passes(&mut shares[who], now, load(units)) { units } else { 0 };
+            prop_assert!(watch.holds(now, passed));
         }
     }
 
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(40))]
+    #![proptest_config(ProptestConfig::with_cases(60))]
 
     #[test]
     fn sources_that_want_more_than_their_part_get_equal_parts(
@@ -102,7 +119,7 @@ proptest! {
         let counts = race(rate, &more, 60);
         let part = 60.0 * rate as f64 / more.len() as f64;
         for count in &counts {
-            prop_assert!((count / part - 1.0).abs() < 0.15, "{:?} {} {:?}", counts, part, more);
+            prop_assert!((count / part - 1.0).abs() < 0.25, "{:?} {} {:?}", counts, part, more);
         }
     }
 }
