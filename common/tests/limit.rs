@@ -126,7 +126,7 @@ proptest! {
 
 /// Packets that pass in `seconds` of sources that each send `more` times the rate.
 fn race(rate: u64, more: &[u64], seconds: u64) -> Vec<f64> {
-    let mut meter = Meter::new(Rate::new(rate, rate.div_ceil(4).max(10)), 1, 1);
+    let mut meter = Meter::new(Rate::new(rate, rate.div_ceil(4).max(15 * more.len() as u64)), 1, 1);
     let mut shares = vec![Share::default(); more.len()];
     let mut next: Vec<u64> = (1..).take(more.len()).collect();
     let mut counts = vec![0.0; more.len()];
