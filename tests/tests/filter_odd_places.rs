@@ -78,6 +78,27 @@ fn without_xdp_in_the_driver_the_classifier_drops_and_says_so() {
 }
 
 #[test]
+fn xdp_comes_and_goes_with_a_reload() {
+    if !enter("xdp_comes_and_goes_with_a_reload", &ON) {
+        return;
+    }
+    let (attacker, innocent) = hosts().unwrap();
+    drop_net(&["10.9.1.2"]).unwrap();
+    for (more, hook) in [
+        ("xdp = [\"v-attacker\"]\n", "xdp"),
+        ("xdp = [\"v-attacker\"]\nxdp_mode = \"generic\"\n", "xdp-generic"),
+        ("", "tcx"),
+    ] {
+        write(std::path::Path::new(FILE), &format!("{CONFIG}{more}")).unwrap();
+        must("portcullis", &["reload"]).unwrap();
+        filtered(&attacker, hook).unwrap();
+        assert_eq!(place("v-attacker").unwrap()["problem"], Value::Null);
+        assert_eq!(place("v-innocent").unwrap()["hook"], "tcx");
+        assert!(!attacker.pings().unwrap() && innocent.pings().unwrap(), "{hook}");
+    }
+}
+
+#[test]
 fn a_tcx_program_of_others_stays_and_one_before_ours_is_told() {
     if !enter("a_tcx_program_of_others_stays_and_one_before_ours_is_told", &ON) {
         return;

@@ -77,6 +77,17 @@ pub struct Places {
 }
 
 impl Place {
+    /// Whether it hangs where this configuration wants it.
+    fn is_as(&self, config: &Filter) -> bool {
+        let xdp = config.xdp.contains(&self.name).then_some(config.xdp_mode);
+        let hangs = match self.hook {
+            Some(Hook::Xdp) => Some(XdpMode::Driver),
+            Some(Hook::XdpGeneric) => Some(XdpMode::Generic),
+            _ => None,
+        };
+        self.problem.is_none() && xdp == hangs
+    }
+
     /// Whose classifier of tcx runs before the filter: what it lets through does not come by here.
     fn overtaken(&self, ours: &[u32]) -> Option<String> {
         if self.hook != Some(Hook::Tcx) {
@@ -155,7 +166,7 @@ impl Places {
             }
             let old = before.get(&interface.index).filter(|_| !fresh);
             let place = match old {
-                Some(place) if place.name == interface.name && place.problem.is_none() => place.clone(),
+                Some(place) if place.name == interface.name && place.is_as(config) => place.clone(),
                 _ => place(programs, config, interface, self.tcx),
             };
             if old != Some(&place) {

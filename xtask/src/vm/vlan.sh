@@ -64,8 +64,10 @@ try() {
 try both '' 'w0.7 (' yes
 try 'VLAN device' 'interfaces = ["w0.7"]' 'on w0.7 (' no
 try parent 'interfaces = ["w0"]' 'on w0 (' yes
+# Before 5.18 the kernel refuses our XDP program.
+case $(uname -r) in 5.*) hook=clsact ;; *) hook=xdp ;; esac
 try XDP 'interfaces = ["w0"]
-xdp = ["w0"]' 'on w0 (' yes
+xdp = ["w0"]' "on w0 ($hook" yes
 cp /root/before.toml $config
 portcullis reload >/dev/null
 ip netns del far
