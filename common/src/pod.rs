@@ -38,6 +38,8 @@ unsafe impl aya::Pod for observer::File {}
 unsafe impl aya::Pod for observer::Watch {}
 // SAFETY: as above; sizes asserted in observer/record.rs, a layout is u32 only.
 unsafe impl aya::Pod for observer::Scope {}
+// SAFETY: as above; its size is asserted in observer/sieve.rs.
+unsafe impl aya::Pod for observer::Sieve {}
 // SAFETY: as above; sizes asserted in observer/record.rs, a layout is u32 only.
 unsafe impl aya::Pod for observer::Process {}
 // SAFETY: as above; sizes asserted in observer/record.rs, a layout is u32 only.

@@ -1,5 +1,5 @@
 //! What the module adds to one authentication: `cargo xtask bench pam`; what a dropped packet costs: [`filter`];
-//! what is left to others while a flood runs: [`flood`].
+//! what is left to others while a flood runs: [`flood`]; what the observer costs: [`observer`].
 //!
 //! * [`stacks`]: the stacks that are compared, and one attempt on each.
 //! * [`figures`]: medians, percentiles, the gate's own histogram.
@@ -13,6 +13,7 @@
 pub mod figures;
 pub mod filter;
 pub mod flood;
+pub mod observer;
 pub mod report;
 pub mod run;
 pub mod stacks;

@@ -12,8 +12,11 @@ const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;
 const BPF_PROG_LOAD: libc::c_int = 5;
 const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_OBJ_GET: libc::c_int = 7;
+const BPF_PROG_GET_FD_BY_ID: libc::c_int = 13;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+const BPF_RAW_TRACEPOINT_OPEN: libc::c_int = 17;
 const BPF_LINK_CREATE: libc::c_int = 28;
+const BPF_ENABLE_STATS: libc::c_int = 32;
 const BPF_LINK_DETACH: libc::c_int = 34;
 const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
 const BPF_PROG_TYPE_XDP: u32 = 6;
@@ -211,12 +214,90 @@ pub fn detach(path: &str) -> Result<()> {
 /// # Errors
 /// With the system's words.
 pub fn interface_of(path: &str) -> Result<u32> {
+    number_of(path, 4)
+}
+
+/// A number of what the kernel tells of a pinned link (struct bpf_link_info).
+fn number_of(path: &str, place: usize) -> Result<u32> {
     let link = link(path)?;
-    // struct bpf_link_info: the interface is the fifth number.
     let mut info = [0_u32; 64];
     let mut attr = Info { fd: link.as_raw_fd().cast_unsigned(), length: 256, info: info.as_mut_ptr() as u64 };
     bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr, path)?;
-    Ok(std::hint::black_box(info).get(4).copied().unwrap_or_default())
+    Ok(std::hint::black_box(info).get(place).copied().unwrap_or_default())
+}
+
+/// The program of a pinned link.
+///
+/// # Errors
+/// With the system's words.
+pub fn program_of_link(path: &str) -> Result<OwnedFd> {
+    let mut attr = [number_of(path, 2)?, 0, 0, 0];
+    call(BPF_PROG_GET_FD_BY_ID, &mut attr, path)
+}
+
+/// The part of `union bpf_attr` for tracepoints.
+#[repr(C)]
+struct Tracepoint {
+    name: u64,
+    program: u32,
+    pad: u32,
+    cookie: u64,
+}
+
+/// Attaches a program of the kind tp_btf to its tracepoint, until the result is dropped.
+///
+/// # Errors
+/// With the system's words.
+pub fn attach(program: &OwnedFd) -> Result<OwnedFd> {
+    let program = program.as_raw_fd().cast_unsigned();
+    call(BPF_RAW_TRACEPOINT_OPEN, &mut Tracepoint { name: 0, program, pad: 0, cookie: 0 }, "a program")
+}
+
+/// The kernel counts runs of programs and their time, until the result is dropped.
+///
+/// # Errors
+/// With the system's words.
+pub fn count_runs() -> Result<OwnedFd> {
+    // BPF_STATS_RUN_TIME.
+    call(BPF_ENABLE_STATS, &mut [0_u32], "the kernel's statistics")
+}
+
+/// Runs of a program, as the kernel counts them.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Runs {
+    /// How many.
+    pub count: u64,
+    /// Nanoseconds of all.
+    pub time: u64,
+}
+
+impl Runs {
+    /// What came after `before`.
+    #[must_use]
+    pub const fn since(self, before: Self) -> Self {
+        Self { count: self.count.saturating_sub(before.count), time: self.time.saturating_sub(before.time) }
+    }
+
+    /// Nanoseconds of one.
+    #[must_use]
+    pub fn each(self) -> f64 {
+        if self.count == 0 { 0.0 } else { self.time as f64 / self.count as f64 }
+    }
+}
+
+/// What the kernel has counted of a program.
+///
+/// # Errors
+/// It does not tell.
+pub fn runs(program: &OwnedFd) -> Result<Runs> {
+    let path = format!("/proc/self/fdinfo/{}", program.as_raw_fd());
+    let text = std::fs::read_to_string(&path).map_err(|error| answer(&path, &error))?;
+    let field = |name: &str| {
+        let value = text.lines().find_map(|line| line.strip_prefix(name))?;
+        value.trim().parse().ok()
+    };
+    let (count, time) = field("run_cnt:").zip(field("run_time_ns:")).ok_or_else(|| answer(&path, &text))?;
+    Ok(Runs { count, time })
 }
 
 /// The part of `union bpf_attr` for what an object is.

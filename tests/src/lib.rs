@@ -20,6 +20,7 @@
 //! * [`su`]: the real su, step by step: prompt, password, verdict.
 //! * [`system`]: PAM stacks, counters, programs and the agent of the throw-away system.
 //! * [`terminal`]: a program on a terminal of its own.
+//! * [`tiny`]: a program that does nothing, to be started by the million.
 //! * [`traffic`]: packets by the million, and what receiving one costs.
 //! * [`watched`]: what the observer saw.
 //! * [`wire`]: other hosts, behind veth pairs.
@@ -49,6 +50,7 @@ pub mod stack;
 pub mod su;
 pub mod system;
 pub mod terminal;
+pub mod tiny;
 pub mod traffic;
 pub mod watched;
 pub mod wire;

@@ -9,7 +9,7 @@ use aya::maps::MapType;
 use aya::{Btf, EbpfLoader};
 use portcullis_common::observer::{
     self, File, Layout, MAX_NAMES, MAX_RUNNING, MAX_WATCHED, OBSERVED_BYTES, OBSERVER_DIR, PIN_CHECK_LINK,
-    PIN_LINKS, Process, Scope, Watch, map, stat,
+    PIN_LINKS, Process, Scope, Sieve, Watch, map, sieve, stat,
 };
 
 use super::ObserverError;
@@ -32,10 +32,12 @@ const LAYOUT: &str = "LAYOUT";
 
 const MAPS: Maps =
     Maps { folder: OBSERVER_DIR, shapes: &SHAPES, removed: "what is running then is not known" };
-const SHAPES: [Shape; 7] = [
+const SHAPES: [Shape; 9] = [
     Shape::new(map::WATCHED, MapType::Hash, bytes::<File>(), bytes::<Watch>(), MAX_WATCHED),
     Shape::new(map::NAMES, MapType::Hash, 16, 4, MAX_NAMES),
     Shape::new(map::RUNNING, MapType::Hash, 8, bytes::<Process>(), MAX_RUNNING),
+    Shape::array(map::SIEVE, bytes::<Sieve>(), 1),
+    Shape::array(map::COUNTERS, 4, sieve::COUNTERS),
     Shape::array(map::SCOPE, bytes::<Scope>(), 1),
     Shape::array(map::BLANK, bytes::<Process>(), 1),
     Shape::array(map::STATS, 8, stat::ENTRIES),
@@ -70,6 +72,10 @@ pub fn attached() -> bool {
 pub fn load(object: &[u8], deny: bool) -> Result<Means, ObserverError> {
     kernel::prepare().and_then(|()| MAPS.prepare()).map_err(told)?;
     let users = kernel::USERS.pinned();
+    if !pin(map::COUNTERS).exists() {
+        // Of a version that counted nobody: what runs there would never be found again.
+        let _ = std::fs::remove_file(pin(map::RUNNING));
+    }
     kernel::raise_memlock();
     let layout = layout()?;
     let btf = Btf::from_sys_fs().map_err(failed("read the kernel's type information"))?;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 
 use aya::maps::{Array, HashMap, Map, MapData};
-use portcullis_common::observer::{File, Scope, Watch, denial::scope, map, stat};
+use portcullis_common::observer::{File, Scope, Sieve, Watch, denial::scope, map, stat};
 use portcullis_policy::observer::Program;
 
 use super::ObserverError;
@@ -31,6 +31,7 @@ pub struct Counts {
 pub struct Tables {
     watched: HashMap<MapData, File, Watch>,
     names: HashMap<MapData, [u8; 16], u32>,
+    sieve: Array<MapData, Sieve>,
     scope: Array<MapData, Scope>,
     stats: Array<MapData, u64>,
 }
@@ -53,6 +54,7 @@ impl Tables {
         Ok(Self {
             watched: HashMap::try_from(Map::HashMap(open(map::WATCHED)?)).map_err(failed(wrong))?,
             names: HashMap::try_from(Map::HashMap(open(map::NAMES)?)).map_err(failed(wrong))?,
+            sieve: Array::try_from(Map::Array(open(map::SIEVE)?)).map_err(failed(wrong))?,
             scope: Array::try_from(Map::Array(open(map::SCOPE)?)).map_err(failed(wrong))?,
             stats: Array::try_from(Map::Array(open(map::STATS)?)).map_err(failed(wrong))?,
         })
@@ -73,6 +75,11 @@ impl Tables {
             }
             names.insert(one.comm(), number);
         }
+        let mut sieve = Sieve::EMPTY;
+        files.keys().for_each(|file| sieve.add_file(file.inode));
+        names.keys().for_each(|name| sieve.add_name(name));
+        let before = self.sieve.get(&0, 0).map_err(failed("read what is watched"))?;
+        self.sieve.set(0, before.or(&sieve), 0).map_err(failed("watch files and names"))?;
         for (file, watch) in &files {
             self.watched.insert(file, watch, 0).map_err(failed("watch a file"))?;
         }
@@ -88,7 +95,7 @@ impl Tables {
         for name in old {
             self.names.remove(&name).map_err(failed("watch a name no more"))?;
         }
-        Ok(())
+        self.sieve.set(0, sieve, 0).map_err(failed("watch files and names"))
     }
 
     /// Observes programs of the agent's pid namespace, in the mount namespaces of it and of process 1; or nothing.

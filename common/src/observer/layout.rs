@@ -56,6 +56,8 @@ layout! {
     i_sb: "inode", "i_sb", must;
     /// Device of that.
     s_dev: "super_block", "s_dev", must;
+    /// Its number, in the machine's own namespace.
+    pid: "task_struct", "pid", must;
     /// Parent of a task.
     real_parent: "task_struct", "real_parent", must;
     /// First thread of a task's process.

@@ -4,15 +4,18 @@
 //! * [`denial`]: who is kept from starting which of them.
 //! * [`layout`]: where the running kernel keeps what the observer reads; filled in by the loader from the kernel's own
 //!   type information, so that one object serves all kernels.
+//! * [`sieve`]: what lets programs that nobody watches pass by.
 //!
 //! Invariants: as in [`crate::abi`]; a change of any record raises [`OBSERVER_ABI`], which is part of the pin path.
 
 pub mod denial;
 pub mod layout;
 pub mod record;
+pub mod sieve;
 
 pub use layout::Layout;
 pub use record::{Ancestor, File, Process, Scope, Watch};
+pub use sieve::Sieve;
 
 /// Version of everything below.
 pub const OBSERVER_ABI: u32 = 1;
@@ -36,6 +39,10 @@ pub mod map {
     pub const NAMES: &str = "WATCHED_NAMES";
     /// HASH: address of a task (u64) → [`super::Process`]. Watched programs that run.
     pub const RUNNING: &str = "RUNNING";
+    /// ARRAY of one [`super::Sieve`]: files and names of the two above.
+    pub const SIEVE: &str = "SIEVE";
+    /// ARRAY of u32: how many of the pids of a place have a row in `RUNNING`, see [`super::sieve::counter`].
+    pub const COUNTERS: &str = "COUNTERS";
     /// ARRAY of one [`super::Scope`].
     pub const SCOPE: &str = "OBSERVER_SCOPE";
     /// ARRAY of one [`super::Process`], all zero: what a new one begins as.

@@ -33,7 +33,7 @@ pub fn observe_exec(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// A task ends; those that are no watched program leave after one hash lookup.
+/// A task ends; those that are no watched program leave after three loads.
 #[btf_tracepoint(function = "sched_process_exit")]
 pub fn observe_exit(ctx: BtfTracePointContext) -> i32 {
     told::ended(Place::new(ctx.arg(0)));

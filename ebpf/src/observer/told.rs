@@ -5,8 +5,8 @@
 use aya_ebpf::{
     bindings::{BPF_RB_FORCE_WAKEUP, bpf_pidns_info},
     helpers::{
-        bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_task, bpf_get_current_uid_gid,
-        bpf_ktime_get_boot_ns,
+        bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_task,
+        bpf_get_current_uid_gid, bpf_ktime_get_boot_ns,
         generated::{
             bpf_get_ns_current_pid_tgid, bpf_probe_read_kernel, bpf_probe_read_kernel_str,
             bpf_probe_read_user,
@@ -21,14 +21,21 @@ use portcullis_common::observer::{
 use crate::{
     deny,
     kernel::{Place, Somewhere, at},
-    maps::{BLANK, OBSERVED, OBSERVER_SCOPE, RUNNING, WATCHED, WATCHED_NAMES, count},
+    maps::{BLANK, OBSERVED, OBSERVER_SCOPE, RUNNING, SIEVE, WATCHED, WATCHED_NAMES, count, may_run, runs},
 };
 
-/// A program was started by the current task.
+/// A program was started by the current task. Nearly all leave by the sieve: some loads, no call.
 #[inline(always)]
 pub fn started(task: Place, program: Place) {
-    let Some(scope) = OBSERVER_SCOPE.get(0) else { return };
+    let (Some(scope), Some(sieve)) = (OBSERVER_SCOPE.get(0), SIEVE.get(0)) else { return };
     if scope.on == 0 {
+        return;
+    }
+    let passes = !sieve.may_file(program.to(at!(file)).to(at!(f_inode)).number(at!(i_ino)))
+        && !sieve.may_name(task.number(at!(comm)))
+        && !may_run(task.number(at!(pid)))
+        && !may_run(task.to(at!(real_parent)).number(at!(pid)));
+    if passes {
         return;
     }
     let file = file_of(program);
@@ -114,7 +121,16 @@ fn watched(scope: &Scope, file: File, number: u32, guarded: u32, key: u64, progr
     let Some(pid) = pid_here(scope) else { return };
     let denied = deny::kill(scope, guarded, key);
     let Some(blank) = BLANK.get(0) else { return };
+    let born: u64 = Somewhere(key).to(at!(group_leader)).number(at!(start_boottime));
+    // SAFETY: a row that was found in this run of the program.
+    let again = RUNNING.get_ptr(key).is_some_and(|row| unsafe { (*row).born } == born);
+    if !again {
+        runs(number_of_current(), 1);
+    }
     if RUNNING.insert(key, blank, 0).is_err() {
+        if !again {
+            runs(number_of_current(), -1);
+        }
         count(stat::NO_ROOM);
         return;
     }
@@ -249,9 +265,18 @@ fn pid_of(task: Somewhere) -> u32 {
     Somewhere(pid.0.wrapping_add(number)).number(at!(nr))
 }
 
+/// The current task's pid in the machine's own namespace.
+#[inline(always)]
+fn number_of_current() -> u32 {
+    bpf_get_current_pid_tgid() as u32
+}
+
 /// A task ended.
 #[inline(always)]
-pub fn ended(_task: Place) {
+pub fn ended(task: Place) {
+    if !may_run(task.number(at!(pid))) {
+        return;
+    }
     // The tracepoint's argument is the same task, but a pointer, which the verifier lets nobody use as a key.
     // SAFETY: a helper without arguments.
     let key = unsafe { bpf_get_current_task() };
@@ -280,7 +305,9 @@ fn finish(row: *mut Process, key: u64, what: u32) {
             tell(row, stat::ENDS);
         }
     }
-    let _ = RUNNING.remove(key);
+    if RUNNING.remove(key).is_ok() {
+        runs(number_of_current(), -1);
+    }
 }
 
 /// Writes a row into the ring buffer; `which` counts it, and two further on what found no room.

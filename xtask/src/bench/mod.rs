@@ -4,11 +4,13 @@
 //! * [`filter`]: what a dropped packet costs.
 //! * [`flood`]: what is left to others while a flood runs.
 //! * [`inside`]: what those two have in common.
+//! * [`observer`]: what the observer costs a program that nobody watches.
 //! * [`threads`]: the kernel's own threads, put on a processor from outside.
 
 mod filter;
 mod flood;
 mod inside;
+mod observer;
 mod pam;
 mod threads;
 
@@ -26,6 +28,8 @@ pub enum Bench {
     Filter(filter::Filter),
     /// What an innocent client gets while a flood runs, beside nftables and without any defence
     Flood(flood::Flood),
+    /// What the observer costs a program that nobody watches
+    Observer(observer::Observer),
 }
 
 /// Builds and measures; the status of the program inside.
@@ -34,6 +38,7 @@ pub fn bench(workspace: &Workspace, bench: &Bench) -> Result<u8> {
         Bench::Pam(options) => pam::bench(workspace, options),
         Bench::Filter(options) => filter::bench(workspace, options),
         Bench::Flood(options) => flood::bench(workspace, options),
+        Bench::Observer(options) => observer::bench(workspace, options),
     }
 }
 
