@@ -272,7 +272,9 @@ async fn work(path: PathBuf, config: Config, store: Store) -> Result<(), DaemonE
         hub: Arc::clone(&hub),
         metrics: Arc::clone(&metrics),
     };
-    let task = observer::task::Task::new(&config.observer, Arc::clone(metrics.observer()), Arc::clone(&hub));
+    let mut task =
+        observer::task::Task::new(&config.observer, Arc::clone(metrics.observer()), Arc::clone(&hub));
+    tokio::task::block_in_place(|| task.begin());
     let mut observing = tokio::spawn(task.run());
     let (told, notifier) = Notifier::new(&config.notify, &hub, Arc::clone(&metrics));
     let mut notifying = tokio::spawn(notifier.run());

@@ -217,6 +217,14 @@ pub fn interface_of(path: &str) -> Result<u32> {
     number_of(path, 4)
 }
 
+/// The kernel's number of a pinned link's program.
+///
+/// # Errors
+/// With the system's words.
+pub fn program_number(path: &str) -> Result<u32> {
+    number_of(path, 2)
+}
+
 /// A number of what the kernel tells of a pinned link (struct bpf_link_info).
 fn number_of(path: &str, place: usize) -> Result<u32> {
     let link = link(path)?;
@@ -231,7 +239,7 @@ fn number_of(path: &str, place: usize) -> Result<u32> {
 /// # Errors
 /// With the system's words.
 pub fn program_of_link(path: &str) -> Result<OwnedFd> {
-    let mut attr = [number_of(path, 2)?, 0, 0, 0];
+    let mut attr = [program_number(path)?, 0, 0, 0];
     call(BPF_PROG_GET_FD_BY_ID, &mut attr, path)
 }
 

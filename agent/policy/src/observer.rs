@@ -118,11 +118,11 @@ pub struct Corroboration {
     unsure_until: u64,
 }
 
-fn push<T>(list: &mut VecDeque<T>, one: T) {
-    if list.len() >= MOST {
-        list.pop_front();
-    }
+/// Adds one; what had to be forgotten for it.
+fn push<T>(list: &mut VecDeque<T>, one: T) -> Option<T> {
+    let forgotten = if list.len() >= MOST { list.pop_front() } else { None };
     list.push_back(one);
+    forgotten
 }
 
 fn pop_if<T>(list: &mut VecDeque<T>, wanted: impl Fn(&T) -> bool) -> Option<T> {
@@ -161,6 +161,7 @@ impl Corroboration {
     pub fn started(&mut self, pid: u32, time: Boot) {
         if self.running.len() >= MOST && !self.running.contains_key(&pid) {
             self.forget_oldest();
+            self.unsure(time);
         }
         self.running.insert(pid, time.0);
     }
@@ -176,7 +177,11 @@ impl Corroboration {
     /// A watched program ended.
     pub fn ended(&mut self, end: Ended) {
         self.running.remove(&end.pid);
-        push(&mut self.past, (end.pid, end.started, end.ended));
+        let forgotten = push(&mut self.past, (end.pid, end.started, end.ended));
+        if forgotten.is_some_and(|(.., ended)| ended.saturating_add(2 * GRACE) > end.ended) {
+            // A record of that program may still be on its way.
+            self.unsure(Boot(end.ended));
+        }
         if end.failed_logon() || end.program == Program::Chkpwd {
             push(&mut self.ends, end);
         }
@@ -184,7 +189,9 @@ impl Corroboration {
 
     /// The PAM module told of something.
     pub fn recorded(&mut self, record: Record) {
-        push(&mut self.records, record);
+        if push(&mut self.records, record).is_some() {
+            self.unsure(Boot(record.time));
+        }
         if record.program.is_some() {
             push(&mut self.unmatched, record);
         }

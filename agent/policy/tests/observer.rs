@@ -60,6 +60,32 @@ fn one_with_a_record_of_its_own_or_of_its_child_is_not() {
 }
 
 #[test]
+fn what_a_storm_made_forget_is_held_against_nobody() {
+    let storm = |count: u32, spread: u64| {
+        let mut judge = Corroboration::default();
+        judge.started(7, Boot(100 * SECOND));
+        judge.recorded(record(7));
+        judge.ended(Ended { ended: 101 * SECOND + 1, ..end(Program::Su, 7) });
+        for number in 0..count {
+            let time = 101 * SECOND + 2 + u64::from(number) * spread;
+            judge.ended(Ended { started: time, ended: time, ..end(Program::Other, 100 + number) });
+        }
+        concluded(&mut judge, 101 * SECOND + GRACE)
+    };
+    // In one second so many programs that su is forgotten before its record is due: no finding.
+    assert_eq!(storm(20_000, SECOND / 20_000), []);
+    assert_eq!(storm(10, 1), []);
+    // A record without a process is one still, when programs are forgotten that ended long before.
+    let mut judge = Corroboration::default();
+    for number in 0..20_000 {
+        let time = u64::from(number) * SECOND / 200;
+        judge.ended(Ended { started: time, ended: time, ..end(Program::Other, 100 + number) });
+    }
+    judge.recorded(record(7));
+    assert_eq!(concluded(&mut judge, 101 * SECOND + GRACE), [Finding::NoProcess(record(7))]);
+}
+
+#[test]
 fn of_too_many_programs_the_oldest_are_forgotten_whatever_their_numbers() {
     let mut judge = Corroboration::default();
     // Ends that were lost: these run for ever, as far as anybody knows.

@@ -65,11 +65,12 @@ pub fn attached() -> bool {
 }
 
 /// Loads the object, pins its maps and attaches its programs, in the place of those that are attached: there is no moment
-/// without. Tells how this kernel keeps locked-out users from starting programs. `deny`: whether it is to.
+/// without. Tells how this kernel keeps locked-out users from starting programs. `deny`: whether it is to. `first`: a link that is
+/// not wanted may be taken away; later it stays, and denies nothing, since its pin is watched over.
 ///
 /// # Errors
 /// `portcullis=off`, no bpffs, pins of another shape, or the kernel lacks what the observer reads.
-pub fn load(object: &[u8], deny: bool) -> Result<Means, ObserverError> {
+pub fn load(object: &[u8], deny: bool, first: bool) -> Result<Means, ObserverError> {
     kernel::prepare().and_then(|()| MAPS.prepare()).map_err(told)?;
     let users = kernel::USERS.pinned();
     if !pin(map::COUNTERS).exists() {
@@ -91,7 +92,7 @@ pub fn load(object: &[u8], deny: bool) -> Result<Means, ObserverError> {
     for (program, link) in PROGRAMS.into_iter().zip(observer::PIN_LINKS) {
         kernel::attach(&mut ebpf, &btf, program, Path::new(link)).map_err(told)?;
     }
-    let means = check(&mut ebpf, &btf, deny && users);
+    let means = check(&mut ebpf, &btf, deny && users, first);
     if !users {
         return Ok(Means::none("the gate's table of refused users is not there"));
     }
@@ -99,7 +100,7 @@ pub fn load(object: &[u8], deny: bool) -> Result<Means, ObserverError> {
 }
 
 /// Loads the program that refuses, and attaches it where it is to; or takes away an older one.
-fn check(ebpf: &mut aya::Ebpf, btf: &Btf, deny: bool) -> Means {
+fn check(ebpf: &mut aya::Ebpf, btf: &Btf, deny: bool, first: bool) -> Means {
     let link = Path::new(PIN_CHECK_LINK);
     let attached = denial::lsm_called().and_then(|()| {
         let program = kernel::load_lsm(ebpf, btf, CHECK).map_err(|error| error.to_string())?;
@@ -108,7 +109,8 @@ fn check(ebpf: &mut aya::Ebpf, btf: &Btf, deny: bool) -> Means {
         }
         Ok(())
     });
-    if (!deny || attached.is_err())
+    if first
+        && (!deny || attached.is_err())
         && let Err(error) = std::fs::remove_file(link)
         && error.kind() != std::io::ErrorKind::NotFound
     {

@@ -11,6 +11,7 @@ pub mod denial;
 pub mod files;
 pub mod load;
 pub mod process;
+mod ring;
 mod running;
 pub mod tables;
 pub mod task;

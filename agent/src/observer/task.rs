@@ -7,21 +7,19 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aya::maps::{Map, MapData, RingBuf};
 use bytes::Bytes;
 use jiff::Timestamp;
 use portcullis_common::abi::{Detail, Entry, outcome, source, via};
-use portcullis_common::observer::{File, Process, denial::actor, flag, kind, map};
+use portcullis_common::observer::{File, Process, denial::actor, flag, kind};
 use portcullis_policy::Boot;
 use portcullis_policy::observer::{Corroboration, Ended, Finding, GRACE, Program, Record};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::time::MissedTickBehavior;
 
 use super::denial::{Denials, Means, Way};
 use super::files::{self, Watched};
 use super::load::{self, OBJECT};
 use super::pace::Pace;
+use super::ring::{BATCH, Ring};
 use super::running::running;
 use super::tables::Tables;
 use super::{ObserverError, Shared, WatchedView, process};
@@ -34,12 +32,14 @@ use crate::rows::{self, Now};
 
 /// Service under which a failure that the observer counted is told.
 pub const SERVICE: &str = "observer";
-/// Records read before others get their turn.
-const BATCH: usize = 512;
 /// How often the files are looked at, records are held against programs, and the configuration is taken up.
 const TICK: Duration = Duration::from_secs(1);
 /// Files of one second that are looked for among the watched ones.
 const STRANGERS: usize = 64;
+/// Records read in one look, at most: more than the ring buffer holds, and others get their turn.
+const MOST: usize = 8 * BATCH;
+/// Nanoseconds between two looks after which this agent was held up: what others have to tell may still be unread.
+const HELD_UP: u64 = 2_500_000_000;
 /// How often one tells that something was lost.
 const TOLD: Duration = Duration::from_secs(60);
 
@@ -47,7 +47,7 @@ const TOLD: Duration = Duration::from_secs(60);
 ///
 /// What goes wrong is logged: the gate does not wait for the observer.
 pub fn bring_up(config: &Observer) {
-    if let Err(error) = start(config) {
+    if let Err(error) = start(config, true) {
         log::error!("{error}");
     }
 }
@@ -60,8 +60,8 @@ struct Started {
     denies: Result<bool, String>,
 }
 
-/// Starts the kernel's side, in the place of one that runs; none: it is off.
-fn start(config: &Observer) -> Result<Option<Started>, ObserverError> {
+/// Starts the kernel's side, in the place of one that runs; none: it is off. `first`: nobody watches over its pins yet.
+fn start(config: &Observer, first: bool) -> Result<Option<Started>, ObserverError> {
     if !config.enabled {
         if load::attached() {
             Tables::open()?.observe(false, None)?;
@@ -69,7 +69,7 @@ fn start(config: &Observer) -> Result<Option<Started>, ObserverError> {
         return Ok(None);
     }
     let spared = spared(config);
-    let means = load::load(OBJECT, matches!(spared, Ok(Some(_))))?;
+    let means = load::load(OBJECT, matches!(spared, Ok(Some(_))), first)?;
     let denies = spared.and_then(|spared| match (spared, &means) {
         (Some(_), Means { way: Way::None, why }) => Err(why.clone().unwrap_or_default()),
         (spared, _) => Ok(spared),
@@ -97,7 +97,7 @@ pub struct Task {
     shared: Arc<Shared>,
     hub: Arc<Hub>,
     tables: Option<Tables>,
-    ring: Option<AsyncFd<RingBuf<MapData>>>,
+    ring: Option<Ring>,
     watched: Vec<Watched>,
     names: Names,
     judge: Corroboration,
@@ -105,12 +105,9 @@ pub struct Task {
     pace: Pace,
     /// Files with the name of a watched program that were none of ours in this second.
     strangers: BTreeSet<File>,
+    looked: Boot,
     lost: u64,
     told: Option<std::time::Instant>,
-}
-
-fn failed<E: std::error::Error + 'static>(error: E) -> ObserverError {
-    ObserverError::Kernel(format!("cannot read what it tells: {}", crate::text::chain(&error)))
 }
 
 impl Task {
@@ -130,30 +127,36 @@ impl Task {
             denials: Denials::default(),
             pace: Pace::default(),
             strangers: BTreeSet::new(),
+            looked: Boot(0),
             lost: 0,
             told: None,
         }
     }
 
-    /// Works for ever.
+    /// Works for ever, after [`Self::begin`].
     pub async fn run(mut self) {
-        tokio::task::block_in_place(|| self.begin());
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                records = read(self.ring.as_mut()) => tokio::task::block_in_place(|| self.told(&records)),
+                records = Ring::read(self.ring.as_mut()) => tokio::task::block_in_place(|| self.told(&records)),
                 _ = tick.tick() => tokio::task::block_in_place(|| self.look()),
             }
         }
     }
 
+    /// Puts this version's programs in the place of those that run, each in one step: an upgrade reaches them. Before
+    /// anybody watches over the pins.
+    pub fn begin(&mut self) {
+        self.start(true);
+    }
+
     /// Starts as the configuration says.
-    fn begin(&mut self) {
+    fn start(&mut self, first: bool) {
         self.ring = None;
-        let begun = start(&self.config).and_then(|started| {
+        let begun = start(&self.config, first).and_then(|started| {
             if started.is_some() {
-                self.ring = Some(open()?);
+                self.ring = Some(Ring::open()?);
             }
             Ok(started)
         });
@@ -201,11 +204,14 @@ impl Task {
         let config = self.shared.config();
         if config != self.config {
             self.config = config;
-            self.begin();
+            self.start(false);
         }
         self.strangers.clear();
         self.refresh();
         let Ok(now) = clock::boot() else { return };
+        let knows_all = self.catch_up();
+        let held_up = now.0.saturating_sub(self.looked.0) > HELD_UP;
+        self.looked = now;
         self.count_lost(now);
         let (records, forgot) = self.shared.records();
         if forgot {
@@ -216,6 +222,9 @@ impl Task {
         }
         for (uid, time) in self.shared.claims() {
             self.judge.claimed(uid, Boot(time));
+        }
+        if held_up || !knows_all {
+            return;
         }
         let alive = |pid: u32| std::path::Path::new(&format!("/proc/{pid}")).exists();
         for finding in self.judge.findings(now, alive) {
@@ -228,6 +237,19 @@ impl Task {
         if let Ok(clocks) = Now::read() {
             self.shared.set(|view| view.judged = Some(clocks.wall_of(now.0.saturating_sub(GRACE))));
         }
+    }
+
+    /// Reads what was told up to now; whether that is all. Who is behind would take a record for one without a process.
+    fn catch_up(&mut self) -> bool {
+        for _ in 0..MOST / BATCH {
+            let Some(ring) = &mut self.ring else { return true };
+            let records = ring.take();
+            self.told(&records);
+            if records.len() < BATCH {
+                return true;
+            }
+        }
+        false
     }
 
     /// Watches the files that are there now: a package upgrade puts new ones in their places.
@@ -425,34 +447,4 @@ fn asked_for(end: &Ended, target: Option<&str>) -> Option<u32> {
 
 fn uid_of(name: &str) -> Option<u32> {
     nix::unistd::User::from_name(name).ok().flatten().map(|user| user.uid.as_raw())
-}
-
-fn open() -> Result<AsyncFd<RingBuf<MapData>>, ObserverError> {
-    let data = MapData::from_pin(load::pin(map::OBSERVED)).map_err(failed)?;
-    let ring = RingBuf::try_from(Map::RingBuf(data)).map_err(failed)?;
-    // SAFETY: the ring owns its descriptor, returns the same one as long as it lives, and the AsyncFd owns the ring.
-    unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }.map_err(failed)
-}
-
-/// Waits for records; for ever where there is no ring. Cancel-safe.
-async fn read(ring: Option<&mut AsyncFd<RingBuf<MapData>>>) -> Vec<Bytes> {
-    let Some(ring) = ring else { return std::future::pending().await };
-    loop {
-        let Ok(mut guard) = ring.readable_mut().await else { return std::future::pending().await };
-        let mut records = Vec::new();
-        {
-            let ring = guard.get_inner_mut();
-            while records.len() < BATCH
-                && let Some(item) = ring.next()
-            {
-                records.push(Bytes::copy_from_slice(&item));
-            }
-        }
-        if records.len() < BATCH {
-            guard.clear_ready();
-        }
-        if !records.is_empty() {
-            return records;
-        }
-    }
 }

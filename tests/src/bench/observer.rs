@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use portcullis_common::observer::PIN_LINKS;
 
+use crate::agent;
 use crate::bpf::{self, Runs};
 use crate::system::{portcullis, wait_for};
 use crate::{Result, tiny};
@@ -65,7 +66,8 @@ pub fn run(asked: Asked) -> Result<Measured> {
     let [exec, exit] = PIN_LINKS;
     let programs = [bpf::program_of_link(exec)?, bpf::program_of_link(exit)?];
     let runs = statistics(&programs, path, asked)?;
-    // A link lives as long as its pin: the agent holds none open.
+    // It holds the links open, and would put them back.
+    agent::kill_9()?;
     for link in PIN_LINKS {
         std::fs::remove_file(link).map_err(|source| crate::Error::File { path: link.into(), source })?;
     }
