@@ -44,41 +44,40 @@ pub fn drops(data: &Data, kind: Kind, seen: &Seen) -> bool {
     let source = Source { family, high: data.launder(high), low: data.launder(low) };
     let packet = Packet { source, port, protocol, offset };
     let Some(settings) = FILTER_SETTINGS.get(0) else { return false };
-    match judge(&Maps { settings }, packet, Boot) {
+    let bytes = u64::from(seen.length);
+    let (rule, reason, packets, bytes) = match judge(&Maps { settings }, packet, Boot) {
         Verdict::Pass => {
-            if settings.throttles != 0 && !is_spared(&Maps { settings }, packet.source) {
-                let now = Boot.now();
-                let rule = throttle::holds_back(data, packet, seen, now);
-                if rule != 0 {
-                    count(reason::THROTTLE, u64::from(seen.packets), u64::from(seen.length));
-                    sample::take(data, seen, (rule, reason::THROTTLE), now, settings.samples);
-                    return true;
-                }
+            let throttled = settings.throttles != 0 && !is_spared(&Maps { settings }, packet.source);
+            let rule = if throttled { throttle::holds_back(data, packet, seen, Boot.now()) } else { 0 };
+            if rule == 0 {
+                add(stat::PASSED, 1);
+                return false;
             }
-            add(stat::PASSED, 1);
-            false
+            (rule, reason::THROTTLE, u64::from(seen.packets), bytes)
         }
         Verdict::Allow => {
             add(stat::ALLOWED, 1);
-            false
+            return false;
         }
         Verdict::Drop(lease) => {
             lease.count();
-            let reason = lease.reason;
-            count(reason, 1, u64::from(seen.length));
-            sample::take(data, seen, (lease.rule, reason), Boot.now(), settings.samples);
-            true
+            (lease.rule, lease.reason, 1, bytes)
         }
         Verdict::DropSource => {
-            if !quick::owed(seen.length) {
-                let (packets, bytes) = quick::closely(seen.length);
-                let (rule, reason) = fast::count(packet.source, packets);
-                count(reason, packets, bytes);
-                sample::take(data, seen, (rule, reason), Boot.now(), settings.samples);
+            if quick::owed(seen.length) {
+                return true;
             }
-            true
+            let (packets, bytes) = quick::closely(seen.length);
+            let (rule, reason) = fast::count(packet.source, packets);
+            (rule, reason, packets, bytes)
         }
-    }
+    };
+    // One way on from here: what follows is walked once.
+    let rule = data.launder(u64::from(rule)) as u32;
+    let reason = data.launder(u64::from(reason)) as u16;
+    count(reason, data.launder(packets), data.launder(bytes));
+    sample::take(data, seen, (rule, reason), Boot.now(), settings.samples);
+    true
 }
 
 /// The kernel's clock.
