@@ -6,8 +6,9 @@ mod bpffs;
 use bpffs::with_bpffs;
 use portcullis_agent::event;
 use portcullis_agent::kernel::{self, EventRing, SourceTables, Tables, gate};
-use portcullis_common::abi::{self, Detail, Entry, UNKNOWN, flag, outcome, source, verdict};
+use portcullis_common::abi::{self, Detail, Entry, UNKNOWN, ask, flag, outcome, source, verdict};
 use portcullis_common::client::Gate;
+use portcullis_common::ledger::{Rule, rule_flag};
 use portcullis_common::sources::SourceRule;
 
 /// A fresh gate, and a runtime for its ring.
@@ -143,5 +144,118 @@ fn a_flood_of_invented_sources_evicts_no_tripped_one_in_the_kernel() {
             assert_eq!(found.map(|found| found.trips), Some(1), "{number:x} was evicted");
         }
         assert_eq!(tables.stats().unwrap().no_source, 0);
+    });
+}
+
+/// Failures on the books of an IPv4 source, and its trips.
+fn on_books(number: u32) -> (u32, u32) {
+    let (tables, sources) = (Tables::open().unwrap(), SourceTables::open().unwrap());
+    let found = sources.source(&tables, source::IPV4, u64::from(number)).unwrap();
+    found.map_or((0, 0), |found| (found.held, found.trips))
+}
+
+/// Reserves a guess of that source, by this thread.
+fn admit(gate: &Gate, number: u32, account: u64) -> u64 {
+    let mut request = abi::Request::new(abi::op::ADMIT, account);
+    request.entry = remote(number, account);
+    let answer = gate.call(&request).unwrap();
+    assert_eq!(answer.verdict, verdict::ADMITTED);
+    answer.token
+}
+
+fn resolve(gate: &Gate, number: u32, account: u64, token: u64, result: u32) -> abi::Answer {
+    let mut request = abi::Request::new(abi::op::RESOLVE, account);
+    request.entry = remote(number, account);
+    (request.entry.token, request.arg) = (token, result);
+    gate.call(&request).unwrap()
+}
+
+/// A gate whose guesses lapse after a moment. `flags`: of the class.
+fn with_short(flags: u32, test: impl FnOnce(Gate) + Send + 'static) {
+    with_gate(move || {
+        let rule = Rule { deny: 8, max_age: 50_000_000, flags, ..Rule::DEFAULT };
+        Tables::open().unwrap().write_all(&[rule], &[], &[]).unwrap();
+        test(Gate::open().unwrap());
+    });
+}
+
+/// Until the guesses of before are too old: the kernel's clock is all there is to wait for.
+fn grow_old() {
+    std::thread::sleep(std::time::Duration::from_millis(60));
+}
+
+#[test]
+fn each_guess_that_outlives_its_age_counts_for_its_own_source() {
+    with_short(0, |gate| {
+        let mut ring = EventRing::open().unwrap();
+        for number in [21, 22, 21, 23, 21] {
+            admit(&gate, number, 1_000);
+        }
+        grow_old();
+        assert_eq!(gate::check(1_000).unwrap().failures, 5);
+        assert_eq!(last(&mut ring).lapsed, 5, "all in one call");
+        assert_eq!([21, 22, 23].map(on_books), [(3, 0), (1, 0), (1, 0)]);
+        // Beside a failure of another source, and with a trip of the account by it.
+        for number in [21, 21, 22] {
+            admit(&gate, number, 1_000);
+        }
+        grow_old();
+        gate::attempt(remote(24, 1_000), outcome::FAIL).unwrap();
+        let told = last(&mut ring);
+        assert_eq!((told.kind, told.lapsed), (abi::event::REFUSED, 3), "the eighth failure has locked");
+        assert_eq!([22, 23, 24].map(on_books), [(2, 0), (1, 0), (1, 0)]);
+        assert_eq!(on_books(21), (0, 1), "five failures trip");
+        assert_eq!(Tables::open().unwrap().stats().unwrap().source_trips, 1);
+    });
+}
+
+#[test]
+fn a_result_that_comes_late_counts_once() {
+    with_short(0, |gate| {
+        for (result, verdict) in [(outcome::FAIL, verdict::NOTHING), (outcome::PASS, verdict::NOTHING)] {
+            let token = admit(&gate, 31, 1_000);
+            grow_old();
+            assert_eq!(resolve(&gate, 31, 1_000, token, result).verdict, verdict);
+        }
+        // The right one was too late: its account has it withdrawn, its source is not believed.
+        assert_eq!(gate::check(1_000).unwrap().failures, 1);
+        assert_eq!(on_books(31), (2, 0));
+        // Found by somebody else first: still once.
+        let token = admit(&gate, 31, 1_000);
+        grow_old();
+        gate::check(1_000).unwrap();
+        resolve(&gate, 31, 1_000, token, outcome::FAIL);
+        assert_eq!(on_books(31), (3, 0));
+    });
+}
+
+#[test]
+fn a_pairs_guess_that_outlives_its_age_counts_once() {
+    with_short(rule_flag::PAIR, |gate| {
+        let rule =
+            Rule { deny: 8, pair_deny: 3, max_age: 50_000_000, flags: rule_flag::PAIR, ..Rule::DEFAULT };
+        Tables::open().unwrap().write_all(&[rule], &[], &[]).unwrap();
+        for (flags, number) in [(ask::PAIR, 41), (ask::PAIRED, 41), (ask::PAIR, 42), (ask::PAIRED, 42)] {
+            let mut request = abi::Request::new(abi::op::ADMIT, 1_000);
+            (request.entry, request.flags) = (remote(number, 1_000), flags);
+            assert_eq!(gate.call(&request).unwrap().verdict, verdict::ADMITTED);
+        }
+        grow_old();
+        for flags in [ask::PAIR, 0] {
+            let mut request = abi::Request::new(abi::op::CHECK, 1_000);
+            (request.entry, request.flags) = (remote(41, 1_000), flags);
+            gate.call(&request).unwrap();
+        }
+        assert_eq!([41, 42].map(on_books), [(1, 0), (1, 0)]);
+    });
+}
+
+#[test]
+fn a_killed_guess_counts_for_its_source_in_monitor_mode_too() {
+    with_short(rule_flag::MONITOR, |_gate| {
+        let thread = std::thread::spawn(|| admit(&Gate::open().unwrap(), 51, 1_000));
+        thread.join().unwrap();
+        assert_eq!(on_books(51), (1, 0), "the thread has ended with its guess out");
+        assert_eq!(gate::check(1_000).unwrap().failures, 1);
     });
 }

@@ -19,6 +19,7 @@ mod types;
 
 use crate::abi::{cause, flag, op, outcome, verdict};
 
+use types::OWED;
 pub use types::*;
 
 impl Ledger {
@@ -67,6 +68,16 @@ impl Ledger {
     /// and since no more than `deny` slots are in use, only the newest of them all can be the one that trips.
     #[inline(always)]
     pub fn settle(&mut self, now: u64, rule: &Rule) -> Step {
+        let step = self.settle_marked(now, rule);
+        for slot in &mut self.slots {
+            slot.kind &= !OWED;
+        }
+        step
+    }
+
+    /// [`Ledger::settle`] for those who tell the sources: where anything lapsed, [`Ledger::take_lapsed`] comes next.
+    #[inline(always)]
+    pub fn settle_marked(&mut self, now: u64, rule: &Rule) -> Step {
         let now = self.clock(now);
         let mut step = Step { verdict: verdict::DONE, flags: 0, token: 0, lapsed: 0 };
         let before = self.failed;
@@ -83,6 +94,7 @@ impl Ledger {
                     self.lapsed_kind = slot.kind;
                     self.lapsed_actor = slot.actor;
                 }
+                slot.kind |= OWED;
             }
         }
         let mut newest = now;
@@ -104,6 +116,21 @@ impl Ledger {
             step.flags |= flag::EXPIRED;
         }
         step
+    }
+
+    /// Whose guesses lapsed in the call at hand: each is told to its source, also when its failure was used up by a trip
+    /// at once.
+    #[inline(always)]
+    pub fn take_lapsed(&mut self, lapsed: &mut Lapsed) {
+        let mut kinds = 0;
+        for (index, (slot, id)) in self.slots.iter_mut().zip(&mut lapsed.ids).enumerate() {
+            let owed = u64::from(slot.kind & 3) * u64::from(slot.kind >> 31);
+            kinds = if cfg!(feature = "mutation-one-lapse") && owed != 0 { 0 } else { kinds };
+            kinds |= owed << (2 * index);
+            *id = slot.actor;
+            slot.kind &= !OWED;
+        }
+        lapsed.kinds = kinds;
     }
 
     /// One call: settles what came due, then does what `call` asks. Unknown ops only settle.

@@ -8,7 +8,7 @@ use core::mem::MaybeUninit;
 use aya_ebpf::helpers::{bpf_get_current_task, bpf_ktime_get_boot_ns, generated::bpf_probe_read_kernel};
 use portcullis_common::{
     abi::{Entry, Found, event, flag, op, task_key, verdict},
-    ledger::{Actor, Call},
+    ledger::{Actor, Call, Lapsed},
 };
 
 use crate::{
@@ -47,7 +47,13 @@ fn lapse(entry: &Entry, pair: bool) {
     let Some(row) = row::find(key) else {
         return;
     };
-    let Some(mut seen) = row::apply(row, key, now, rule, &call) else {
+    let mut lapsed = MaybeUninit::<Lapsed>::uninit();
+    forget(&mut lapsed);
+    // SAFETY: our own variable.
+    let kinds = unsafe { &raw mut (*lapsed.as_mut_ptr()).kinds };
+    // SAFETY: as above.
+    unsafe { kinds.write_volatile(0) };
+    let Some(mut seen) = row::apply(row, key, now, rule, &call, lapsed.as_mut_ptr()) else {
         return;
     };
     seen.step.flags |= rule.marks() | (u32::from(pair) * flag::PAIR + seen.soft * flag::SOFT);
@@ -62,16 +68,23 @@ fn lapse(entry: &Entry, pair: bool) {
     // What a pair loses its account loses, too: counted once.
     output::note(found.as_mut_ptr(), kind, !pair, now, rule.limit(), &seen);
     forget(&mut found);
-    let source = if pair { sources::NOTHING } else { sources::count(found.as_ptr(), entry) };
+    forget(&mut lapsed);
+    let source = if pair {
+        sources::NOTHING
+    } else {
+        // SAFETY: initialised above, all of it.
+        unsafe { sources::count_lapsed(lapsed.as_ptr(), entry.account, now) };
+        sources::count(found.as_ptr(), entry)
+    };
     output::tell(found.as_ptr(), &source, entry);
 }
 
-/// Copies what was found onto itself, after which the verifier knows no number in it any more: without this it walks what
-/// follows once for each combination (`row::launder` does the same through the row).
+/// Copies a variable onto itself, after which the verifier knows no number in it any more: without this it walks what
+/// follows once for each combination (`row::launder` does the same through the row). What was not initialised is some
+/// number then.
 #[inline(always)]
-fn forget(found: &mut MaybeUninit<Found>) {
-    let place = found.as_mut_ptr();
+fn forget<T: Copy>(variable: &mut MaybeUninit<T>) {
+    let place = variable.as_mut_ptr();
     // SAFETY: reads and writes this very variable, whole.
-    let _ =
-        unsafe { bpf_probe_read_kernel(place.cast(), size_of::<Found>() as u32, place.cast_const().cast()) };
+    let _ = unsafe { bpf_probe_read_kernel(place.cast(), size_of::<T>() as u32, place.cast_const().cast()) };
 }

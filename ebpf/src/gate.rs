@@ -12,7 +12,7 @@ use portcullis_common::{
         ABI, Packet, Place, Request, ask, class_index, event, flag, member_key, member_of, op, outcome,
         pair_index, place, stat, task_key, verdict,
     },
-    ledger::{Actor, Call, Rule, rule_flag},
+    ledger::{Actor, Call, Lapsed, Ledger, Rule, rule_flag},
     pair,
 };
 
@@ -63,6 +63,27 @@ fn silence(packet: *mut Packet) {
     let place = unsafe { &raw mut (*packet).found.kind };
     // SAFETY: a field of the packet, which is ours alone.
     unsafe { place.write_volatile(NO_EVENT) };
+    owes_nothing(packet, 0);
+}
+
+/// Where whose guesses lapsed is noted: in the scratch row, which by then is in its table or not needed. Until then it is
+/// all zero, which is nobody's.
+#[inline(always)]
+fn lapsed_of(packet: *mut Packet) -> *mut Lapsed {
+    const { assert!(size_of::<Lapsed>() <= size_of::<Ledger>() && align_of::<Lapsed>() <= align_of::<Ledger>()) };
+    // SAFETY: `packet` is whole.
+    unsafe { &raw mut (*packet).row.ledger }.cast()
+}
+
+/// Takes what lapsed off again, but for `keep` of its kinds (all ones: all).
+#[inline(always)]
+fn owes_nothing(packet: *mut Packet, keep: u64) {
+    // SAFETY: see `lapsed_of`.
+    let place = unsafe { &raw mut (*lapsed_of(packet)).kinds };
+    // SAFETY: a field of the packet, which is ours alone.
+    let kinds = unsafe { place.read_volatile() };
+    // SAFETY: as above.
+    unsafe { place.write_volatile(kinds & keep) };
 }
 
 /// Counts what was found for its source, and tells of it. Here all ways through the gate are one again.
@@ -76,6 +97,16 @@ fn tell(packet: *mut Packet) {
     if unsafe { place.read_volatile() } != NO_EVENT {
         // SAFETY: as above.
         let entry = unsafe { &raw const (*packet).request.entry };
+        // SAFETY: as above.
+        let place = unsafe { &raw const (*found).time };
+        // SAFETY: as above.
+        let now = unsafe { place.read_volatile() };
+        // SAFETY: as above.
+        let place = unsafe { &raw const (*entry).account };
+        // SAFETY: as above.
+        let account = unsafe { place.read_volatile() };
+        // SAFETY: the packet came zeroed or was written by the row.
+        unsafe { sources::count_lapsed(lapsed_of(packet), account, now) };
         let source = sources::count(found, entry);
         output::tell(found, &source, entry);
     }
@@ -190,16 +221,20 @@ fn call(packet: *mut Packet, op: u32, now: u64) {
     // SAFETY: as above.
     let flags = unsafe { place.read_volatile() };
     let pair = flags & ask::PAIR != 0;
+    // What a pair loses its account loses, too: counted once.
+    let keep = u64::from((flags & ask::PAIR) / ask::PAIR).wrapping_sub(1);
     let by_factor = (rule.flags / rule_flag::FACTOR) & (flags / ask::FACTOR) & 1;
     let open = (permitted | by_factor | (flags / ask::SOFT)) & 1;
     let mut seen = match row {
-        Some(row) => match row::apply(row, key, now, rule, &read(request, op, actor, open)) {
-            Some(seen) => seen,
-            None => {
-                add(stat::ROW_RACE, 1);
-                Seen::nothing(verdict::AGAIN, 0)
+        Some(row) => {
+            match row::apply(row, key, now, rule, &read(request, op, actor, open), lapsed_of(packet)) {
+                Some(seen) => seen,
+                None => {
+                    add(stat::ROW_RACE, 1);
+                    Seen::nothing(verdict::AGAIN, 0)
+                }
             }
-        },
+        }
         None if may_make(op) && gone_again(packet) => {
             add(stat::ROW_RACE, 1);
             Seen::nothing(verdict::AGAIN, 0)
@@ -210,6 +245,7 @@ fn call(packet: *mut Packet, op: u32, now: u64) {
         }
         None => Seen::nothing(verdict::NOTHING, 0),
     };
+    owes_nothing(packet, keep);
     seen.step.verdict = rule.let_through(seen.step.verdict);
     seen.step.flags |= rule.marks();
     seen.step.flags |= (flags & ask::PAIR) / ask::PAIR * flag::PAIR;

@@ -4,7 +4,7 @@
 use aya_ebpf::bindings::{BPF_NOEXIST, bpf_spin_lock};
 use portcullis_common::{
     abi::{Packet, Row, UNKNOWN, op, verdict},
-    ledger::{Actor, Call, Ledger, Rule, Step},
+    ledger::{Actor, Call, Lapsed, Ledger, Rule, Step},
     pair::PAIR,
 };
 
@@ -128,9 +128,17 @@ pub fn delete(key: u64) {
     };
 }
 
-/// Applies `call` to the row under its lock. None: it is not `key`'s row any more.
+/// Applies `call` to the row under its lock. None: it is not `key`'s row any more. Whose guesses lapsed goes to `lapsed`,
+/// which says nobody's before.
 #[inline(always)]
-pub fn apply(row: *mut KernelRow, key: u64, now: u64, rule: &Rule, call: &Call) -> Option<Seen> {
+pub fn apply(
+    row: *mut KernelRow,
+    key: u64,
+    now: u64,
+    rule: &Rule,
+    call: &Call,
+    lapsed: *mut Lapsed,
+) -> Option<Seen> {
     // SAFETY: a map value stays mapped while the program runs (RCU), even when its row is deleted: that it still is this
     // key's is checked below, under the lock that the deleter takes as well.
     let row = unsafe { &mut *row };
@@ -139,9 +147,13 @@ pub fn apply(row: *mut KernelRow, key: u64, now: u64, rule: &Rule, call: &Call) 
         leave(row);
         return None;
     }
-    let mut step = row.ledger.settle(now, rule);
+    let mut step = row.ledger.settle_marked(now, rule);
     step.flags = launder(row, step.flags);
     step.lapsed = launder(row, step.lapsed);
+    if step.lapsed != 0 {
+        // SAFETY: the caller's own, valid and initialised.
+        row.ledger.take_lapsed(unsafe { &mut *lapsed });
+    }
     step = row.ledger.act(now, rule, call, step);
     step.flags = launder(row, step.flags);
     step.verdict = launder(row, step.verdict);

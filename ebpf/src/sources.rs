@@ -7,6 +7,7 @@ use aya_ebpf::bindings::bpf_spin_lock;
 use aya_ebpf::helpers::{bpf_spin_lock as lock, bpf_spin_unlock as unlock};
 use portcullis_common::{
     abi::{Entry, Found, event, source, stat},
+    ledger::{Lapsed, SLOTS},
     sources::{self, Bucket, Happened, Source, SourceCounts, SourceRule, WAYS, bucket_of, id_of},
 };
 
@@ -26,7 +27,10 @@ const _: () = assert!(size_of::<KernelBucket>() == size_of::<Bucket>());
 pub const NOTHING: SourceCounts =
     SourceCounts { failures: 0, accounts: 0, unknown: 0, passes: 0, trips: 0, tripped: 0 };
 
-/// Counts an event for its source: for the one whose guess outlived its age, where the event tells of nothing else.
+/// Bit of [`count_source`]'s first argument: a logon was confirmed.
+const PASS: u64 = 8;
+
+/// Counts an event for its source. What came due by age is counted by [`count_lapsed`].
 #[allow(
     clippy::multiple_unsafe_ops_per_block,
     reason = "one operation: the fields of one record, by one pointer"
@@ -35,34 +39,62 @@ pub const NOTHING: SourceCounts =
 pub fn count(found: *const Found, entry: *const Entry) -> SourceCounts {
     // SAFETY: both are the caller's whole packet, its own variable, or a map value.
     let (found, entry) = unsafe { (&*found, &*entry) };
-    let due = found.kind == event::DUE && found.lapsed != 0;
     let pass = found.kind == event::CLEARED || found.kind == event::REPORTED_PASS;
     let fail =
         matches!(found.kind, event::FAIL | event::DIED | event::REFUSED | event::UNCOUNTED | event::REPORTED);
-    if found.counts == 0 || !(due || pass || fail) {
+    if found.counts == 0 || !(pass || fail) || entry.detail.source > source::IPV6 {
         return NOTHING;
     }
-    let now = found.time;
-    let (who, id) = if due {
-        (found.lapsed_source, found.lapsed_actor)
-    } else {
-        (entry.detail.source, id_of(&entry.detail))
-    };
+    let what = u64::from(entry.detail.source) | (u64::from(pass) * PASS);
+    unpack(count_source(what, id_of(&entry.detail), entry.account, found.time))
+}
+
+/// Counts guesses that became failures by their age, each for its source: a call may find several, of different sources.
+///
+/// # Safety
+/// `lapsed` is valid and initialised.
+#[inline(always)]
+pub unsafe fn count_lapsed(lapsed: *const Lapsed, account: u64, now: u64) {
+    // SAFETY: the caller's promise.
+    let place = unsafe { &raw const (*lapsed).kinds };
+    // SAFETY: as above; volatile, lest the compiler knows what was written on some way to here.
+    let kinds = unsafe { place.read_volatile() };
+    if kinds == 0 {
+        return;
+    }
+    // SAFETY: as above.
+    let ids = unsafe { &raw const (*lapsed).ids }.cast::<u64>();
+    for slot in 0..SLOTS {
+        // SAFETY: as above, below SLOTS.
+        let id = unsafe { ids.wrapping_add(slot).read_volatile() };
+        // Nobody's, too: a branch here costs the verifier more than the call costs the gate.
+        let _ = count_source(u64::from(Lapsed::kind_of(kinds, slot)), id, account, now);
+    }
+}
+
+/// Counts one thing for its source: `what` is its kind, and [`PASS`] or nothing. The numbers come back in one word, see
+/// [`pack`].
+///
+/// A global function with numbers for arguments, which the verifier walks once, not once for each way to each call.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn count_source(what: u64, id: u64, account: u64, now: u64) -> u64 {
+    let who = (what & 3) as u32;
     // Whoever mistypes his own password on the machine itself attacks nobody.
-    if who == source::NONE || who > source::IPV6 || (who == source::LOCAL && id == entry.account) {
-        return NOTHING;
+    if who == source::NONE || (who == source::LOCAL && id == account) {
+        return 0;
     }
     let Some(settings) = SETTINGS.get(0) else {
-        return NOTHING;
+        return 0;
     };
     let Some(rule) = SOURCE_RULE.get(0) else {
-        return NOTHING;
+        return 0;
     };
     let rule = if rule.deny == 0 { &SourceRule::DEFAULT } else { rule };
     let Some(bucket) = SOURCES.get_ptr_mut(bucket_of(settings.hash_key, who, id)) else {
-        return NOTHING;
+        return 0;
     };
-    let what = Happened { kind: who, id, account: entry.account, pass: u32::from(pass) };
+    let what = Happened { kind: who, id, account, pass: u32::from(what & PASS != 0) };
     // SAFETY: an element of an ARRAY map lives as long as the map; everybody changes it under its lock only.
     let bucket = unsafe { &mut *bucket };
     // SAFETY: the lock is a field of a map value, initialised by the kernel.
@@ -74,8 +106,35 @@ pub fn count(found: *const Found, entry: *const Entry) -> SourceCounts {
         add(stat::NO_SOURCE, 1);
     }
     add(stat::SOURCE_TRIPS, u64::from(counts.tripped));
-    counts
+    pack(&counts)
 }
+
+/// The numbers in one word: none but the trips is above [`sources::TRIES`].
+#[inline(always)]
+fn pack(counts: &SourceCounts) -> u64 {
+    u64::from(counts.trips)
+        | (u64::from(counts.failures & 31) << 32)
+        | (u64::from(counts.accounts & 31) << 37)
+        | (u64::from(counts.unknown & 31) << 42)
+        | (u64::from(counts.passes & 31) << 47)
+        | (u64::from(counts.tripped & 1) << 52)
+}
+
+/// What [`pack`] has packed.
+#[inline(always)]
+fn unpack(word: u64) -> SourceCounts {
+    let five = |shift: u32| (word >> shift) as u32 & 31;
+    SourceCounts {
+        failures: five(32),
+        accounts: five(37),
+        unknown: five(42),
+        passes: five(47),
+        trips: word as u32,
+        tripped: (word >> 52) as u32 & 1,
+    }
+}
+
+const _: () = assert!(sources::TRIES < 32 && sources::PASSES < 32);
 
 /// Until when the local user behind a call is refused at `account`; 0: he is not.
 ///

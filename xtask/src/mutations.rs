@@ -48,6 +48,7 @@ const MUTATIONS: &[Mutation] = &[
     ledger("mutation-no-actor-cap", "nobody holds all guesses of an account"),
     ledger("mutation-forget-expiry", "a lock ends"),
     ledger("mutation-no-lapse", "a guess without an answer is a failure"),
+    ledger("mutation-one-lapse", "each guess that outlives its age counts for its source"),
     ledger("mutation-no-trip", "the last failure locks"),
     Mutation {
         feature: "mutation-no-lock",

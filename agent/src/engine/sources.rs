@@ -39,9 +39,6 @@ pub(super) fn source_of(kind: u32, id: u64) -> Option<Source> {
 
 /// The source that an event counted for.
 fn counted(event: &abi::Event) -> Option<Source> {
-    if event.kind == abi::event::DUE {
-        return source_of(event.lapsed_source, event.lapsed_actor);
-    }
     let detail = &event.entry.detail;
     source_of(detail.source, portcullis_common::sources::id_of(detail))
 }
@@ -129,16 +126,17 @@ impl Engine {
         if tripped {
             self.source_trips = self.source_trips.saturating_add(1);
         }
-        if let Some(address) = self.neighbours.of_event(event) {
-            let alone = self.neighbours.count(event, address, &self.config.sc5.rule());
-            if alone.tripped != 0 {
-                return self.source_tripped(Source::Near(address), Boot(event.time), counts_of(event, alone));
-            }
+        let near = self
+            .neighbours
+            .of_event(event)
+            .map(|address| (address, self.neighbours.count(event, address, &self.config.sc5.rule())));
+        if let Some((address, alone)) = near.filter(|(_, alone)| alone.tripped != 0) {
+            self.source_tripped(Source::Near(address), Boot(event.time), counts_of(event, alone))?;
+        } else if let Some(source) = counted(event).filter(|_| tripped) {
+            self.source_tripped(source, Boot(event.time), counts_of(event, event.source))?;
         }
-        match counted(event).filter(|_| tripped) {
-            Some(source) => self.source_tripped(source, Boot(event.time), counts_of(event, event.source)),
-            None => Ok(()),
-        }
+        // Several sources may have tripped by guesses that outlived their age, of which the event says nothing.
+        if event.lapsed == 0 { Ok(()) } else { self.scan_sources() }
     }
 
     fn source_tripped(&mut self, source: Source, at: Boot, counts: Counts) -> Result<(), EngineError> {

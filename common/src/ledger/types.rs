@@ -250,6 +250,41 @@ pub struct Slot {
     pub time: u64,
 }
 
+/// Bit of [`Slot::kind`] within one call: its guess became a failure by age, which its source has not been told.
+pub(super) const OWED: u32 = 1 << 31;
+
+/// Whose guesses became failures by their age in one call: several may, of different actors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Lapsed {
+    /// `Actor::kind` of each slot, two bits from the lowest; 0: none of this call, or of nobody known.
+    pub kinds: u64,
+    /// `Actor::id` of each slot.
+    pub ids: [u64; SLOTS],
+}
+
+impl Lapsed {
+    /// Nobody's.
+    pub const NONE: Self = Self { kinds: 0, ids: [0; SLOTS] };
+
+    /// `Actor::kind` of a slot.
+    #[inline(always)]
+    #[must_use]
+    pub const fn kind_of(kinds: u64, slot: usize) -> u32 {
+        (kinds >> ((2 * slot) & 31)) as u32 & 3
+    }
+
+    /// The actors, one for each guess.
+    pub fn actors(&self) -> impl Iterator<Item = Actor> + '_ {
+        let kind = |slot| Self::kind_of(self.kinds, slot);
+        self.ids
+            .iter()
+            .enumerate()
+            .map(move |(slot, id)| Actor { kind: kind(slot), id: *id })
+            .filter(|a| a.kind != 0)
+    }
+}
+
 /// A right guess that may be confirmed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
