@@ -25,7 +25,7 @@ use jiff::Timestamp;
 use crate::api::view::Until;
 use crate::shadow::Digest;
 use db::Db;
-pub use pairs::StoredPair;
+pub use pairs::{StoredPair, StoredPairClimb};
 pub use rungs::{StoredClimb, StoredExpiry};
 
 /// Attempts kept.
@@ -253,7 +253,7 @@ impl Store {
             other => other?,
         };
         let locks = db.locks()?.into_iter().map(|lock| (lock.uid, lock)).collect();
-        let pairs = db.pair_locks()?.into_iter().map(|lock| (lock.key(), lock)).collect();
+        let pairs = pairs::Held::read(&db)?;
         let shadow_locks = db.shadow_locks()?.into_iter().map(|lock| (lock.uid, lock)).collect();
         let boot = boot_id();
         let told = db.told(&boot)?.into_iter().collect();
@@ -274,7 +274,7 @@ impl Store {
             db: Db::none(),
             key,
             locks,
-            pairs: pairs::Held::new(),
+            pairs: pairs::Held::default(),
             rungs: rungs::Held::default(),
             shadow_locks,
             told,

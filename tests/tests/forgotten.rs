@@ -94,6 +94,53 @@ fn minute_ends_in(seconds: u32) {
 }
 
 #[test]
+fn a_pairs_row_of_trips_goes_on_in_a_gate_that_was_lost() {
+    let config = GROWING.replace("deny = 2", "deny = 2\naccount_deny = 16\nscope = \"pair\"");
+    let setup = Setup { config: Some(&config), ..Setup::default() };
+    if !enter("a_pairs_row_of_trips_goes_on_in_a_gate_that_was_lost", &setup) {
+        return;
+    }
+    without_delays().unwrap();
+    // Seconds of the lock of kon at jon, as it was set, when the store knows of it.
+    let trip = || {
+        for _ in 0..2 {
+            assert!(!su::attempt(KON, "jon", "wrong").unwrap().let_in);
+        }
+        let pair = pair_of_kon();
+        let time = |field: &str| -> i64 {
+            let text = pair["lock"][field].as_str().unwrap().to_owned();
+            run("date", &["-d", &text, "+%s%3N"]).unwrap().1.trim().parse().unwrap()
+        };
+        (time("until") - time("since") + 500) / 1000
+    };
+    let released = || wait_for("the end of the lock", 20, || Ok(pair_of_kon()["lock"].is_null())).unwrap();
+    assert_eq!(trip(), 2);
+    released();
+    assert_eq!(trip(), 4);
+    released();
+    agent::kill_9().unwrap();
+    must("rm", &["-r", "/sys/fs/bpf/portcullis"]).unwrap();
+    let mut second = agent::start().unwrap();
+    assert_eq!(trip(), 8, "the third of a row, in a new gate");
+    // An administrator ends it, for good.
+    must("portcullis", &["unlock", "jon"]).unwrap();
+    second.kill().unwrap();
+    second.wait().unwrap();
+    must("rm", &["-r", "/sys/fs/bpf/portcullis"]).unwrap();
+    let mut third = agent::start().unwrap();
+    assert_eq!(trip(), 2, "the first of a new row");
+    third.kill().unwrap();
+    third.wait().unwrap();
+}
+
+/// What `portcullis explain jon` says of kon as a source; null: nothing.
+fn pair_of_kon() -> serde_json::Value {
+    let answer = portcullis(&["explain", "jon"]).unwrap();
+    let pairs = answer["pairs"].as_array().cloned().unwrap_or_default();
+    pairs.into_iter().find(|pair| pair["source"]["uid"] == KON).unwrap_or_default()
+}
+
+#[test]
 fn the_hours_of_restrict_begin_and_end_without_an_agent() {
     // Programs read the zone when they start.
     let setup = Setup { config: Some("break_glass = \"admin\"\n"), no_agent: true, bare: false };

@@ -58,7 +58,7 @@ impl Engine {
         for event in &events {
             self.source_event(event)?;
             if is_pairs(event) {
-                self.decide_pair(event, &now);
+                self.decide_pair(event, &now)?;
             } else {
                 self.decide(event)?;
             }

@@ -1,24 +1,31 @@
 //! Pairs: sources that are shut out of an account, in classes that count pairs.
 //!
-//! Invariants: the gate alone decides about a pair; here its locks are told, kept in the store and given back after a
-//! reboot. The policy hears nothing of them: no rung follows the lock of a pair.
+//! Invariants: the gate alone decides about a pair; here its locks are told, they and its row of trips are kept in the
+//! store and given back after a reboot. The policy hears nothing of them: no rung follows the lock of a pair.
 
 use std::collections::BTreeMap;
 
-use portcullis_common::abi::{self, cause, flag};
+use portcullis_common::abi::{self, flag};
 use portcullis_common::ledger::{Actor, Rule, rule_flag};
 use portcullis_common::pair;
 
 use super::{Engine, EngineError};
 use crate::api::view::{AccountRow, Event, Shadow};
 use crate::event::Kind;
-use crate::kernel::gate::Subject;
+use crate::kernel::gate::{Known, Subject};
 use crate::kernel::{Slice, TableRow, Tables, gate};
 use crate::rows::{self, Now};
-use crate::store::{Store, StoredPair};
+use crate::store::{Store, StoredPair, StoredPairClimb};
 
-/// Pairs that a scan found locked, by uid and source, with the end of the lock.
-pub(super) type Locked = BTreeMap<(u32, u32, u64), StoredPair>;
+/// Uid, kind and id of the source.
+type Key = (u32, u32, u64);
+
+/// What a scan found of pairs, by uid and source: locks, and rows of trips.
+#[derive(Default)]
+pub(super) struct Held {
+    pub(super) locks: BTreeMap<Key, StoredPair>,
+    pub(super) climbs: BTreeMap<Key, StoredPairClimb>,
+}
 
 /// Whether an event is of a pair's row.
 pub(super) fn is_pairs(event: &abi::Event) -> bool {
@@ -42,23 +49,51 @@ pub(super) fn lock_of(found: &TableRow, rule: &Rule, now: &Now) -> Option<Stored
     Some(StoredPair { uid, actor: found.actor(), locked_at, until })
 }
 
-/// Gives back the locks of pairs that the gate lost. Returns how many.
+/// The row of trips that a pair's row is in.
+pub(super) fn climb_of(found: &TableRow, rule: &Rule, now: &Now) -> Option<StoredPairClimb> {
+    let uid = rows::uid_of(found.row.account)?;
+    let ledger = &found.row.ledger;
+    let counts = rule.flags & (rule_flag::PAIR | rule_flag::MONITOR) == rule_flag::PAIR;
+    if !found.is_pair() || !counts || ledger.climb_until <= now.boot {
+        return None;
+    }
+    let until = now.until(ledger.climb_until)?;
+    Some(StoredPairClimb { uid, actor: found.actor(), until, level: ledger.level })
+}
+
+/// Gives back the locks and rows of trips of pairs that the gate lost. Returns how many locks.
 pub(super) fn restore(tables: &Tables, store: &Store, now: &Now) -> Result<usize, EngineError> {
     let key = tables.settings()?.hash_key;
-    let mut restored = 0;
+    let mut lost: BTreeMap<Key, Known> = BTreeMap::new();
     for lock in store.pairs() {
         let until = super::setup::end_at(lock.until, lock.locked_at, now);
-        let account = u64::from(lock.uid);
+        if until > now.boot {
+            let known = Known { until, ..Known::default() };
+            lost.insert((lock.uid, lock.actor.kind, lock.actor.id), known);
+        }
+    }
+    for climb in store.pair_climbs() {
+        let (_, rule) = tables.rule_of(u64::from(climb.uid))?;
+        let held = (climb.uid, climb.actor.kind, climb.actor.id);
+        // Never longer than it was meant to be, however the wall clock was set meanwhile.
+        let lock = lost.get(&held).map_or(now.boot, |known| known.until);
+        let end = super::rungs::row_end(climb.until, now).min(lock.saturating_add(rule.backoff_window));
+        if end > now.boot && rule.backoff_window != 0 && !cfg!(feature = "mutation-forget-climb") {
+            let known = lost.entry(held).or_default();
+            (known.climb_until, known.level) = (end, climb.level);
+        }
+    }
+    let mut restored = 0;
+    for ((uid, kind, id), known) in lost {
+        let (account, actor) = (u64::from(uid), Actor { kind, id });
         let (_, rule) = tables.rule_of(account)?;
-        let there = tables.row(pair::key(key, account, lock.actor))?.is_some();
-        if there || until <= now.boot || rule.flags & rule_flag::PAIR == 0 {
+        let there = tables.row(pair::key(key, account, actor))?.is_some();
+        if there || rule.flags & rule_flag::PAIR == 0 {
             continue;
         }
-        match gate::lock(Subject::Pair(account, lock.actor), until, cause::RESTORED) {
-            Ok(_) => restored += 1,
-            Err(error) => {
-                log::error!("the lock of a source of uid {} could not be given back: {error}", lock.uid)
-            }
+        match gate::restore(Subject::Pair(account, actor), known) {
+            Ok(_) => restored += usize::from(known.until != 0),
+            Err(error) => log::error!("the lock of a source of uid {uid} could not be given back: {error}"),
         }
     }
     Ok(restored)
@@ -66,8 +101,8 @@ pub(super) fn restore(tables: &Tables, store: &Store, now: &Now) -> Result<usize
 
 impl Engine {
     /// What an event of a pair's row leads to.
-    pub(super) fn decide_pair(&mut self, event: &abi::Event, now: &Now) {
-        let Some(uid) = rows::uid_of(event.entry.account) else { return };
+    pub(super) fn decide_pair(&mut self, event: &abi::Event, now: &Now) -> Result<(), EngineError> {
+        let Some(uid) = rows::uid_of(event.entry.account) else { return Ok(()) };
         let actor = Actor::of(&event.entry.detail);
         if event.locked_until <= now.boot {
             self.store.remove_pair(uid, actor);
@@ -77,12 +112,32 @@ impl Engine {
         {
             let locked_at = now.wall_of(event.time);
             self.store.set_pair(StoredPair { uid, actor, locked_at, until });
+            self.note_climb(event.entry.account, actor, now)?;
+        }
+        if Kind::of(event.kind) == Kind::Unlocked {
+            self.store.remove_pair_climb(uid, actor);
         }
         self.metrics.pairs(self.store.pairs().len());
+        Ok(())
+    }
+
+    /// Stores the row of trips of a pair, as the gate has it.
+    fn note_climb(&mut self, account: u64, actor: Actor, now: &Now) -> Result<(), EngineError> {
+        let key = pair::key(self.tables.settings()?.hash_key, account, actor);
+        let (_, rule) = self.tables.rule_of(account)?;
+        let found = self.tables.row(key)?.map(|row| TableRow { account: row.key, row });
+        if let Some(climb) = found.and_then(|found| climb_of(&found, &rule, now)) {
+            self.store.set_pair_climb(climb);
+        }
+        Ok(())
     }
 
     /// Brings the store in line with what a scan found, and tells what no event told.
-    pub(super) fn align_pairs(&mut self, locked: &Locked, now: &Now) -> Result<(), EngineError> {
+    pub(super) fn align_pairs(&mut self, held: &Held, now: &Now) -> Result<(), EngineError> {
+        let Held { locks: locked, climbs } = held;
+        for climb in climbs.values() {
+            self.store.set_pair_climb(*climb);
+        }
         for lock in locked.values() {
             if self.store.set_pair(*lock) {
                 // The event that told of the trip was lost.
@@ -104,6 +159,18 @@ impl Engine {
                 && self.store.remove_pair(lock.uid, lock.actor)
             {
                 self.tell_pair("pair_released", &lock, now);
+            }
+        }
+        for climb in self.store.pair_climbs() {
+            let account = u64::from(climb.uid);
+            if climbs.contains_key(&(climb.uid, climb.actor.kind, climb.actor.id)) {
+                continue;
+            }
+            let row = self.tables.row(pair::key(key, account, climb.actor))?;
+            let (_, rule) = self.tables.rule_of(account)?;
+            let found = row.map(|row| TableRow { account: row.key, row });
+            if found.is_none_or(|found| climb_of(&found, &rule, now).is_none()) {
+                self.store.remove_pair_climb(climb.uid, climb.actor);
             }
         }
         self.metrics.pairs(self.store.pairs().len());
@@ -158,6 +225,7 @@ impl Engine {
             released += usize::from(lock_of(&found, &rule, now).is_some());
             gate::unlock(Subject::of(&found))?;
             self.store.remove_pair(uid, found.actor());
+            self.store.remove_pair_climb(uid, found.actor());
         }
         Ok(released)
     }
@@ -221,5 +289,31 @@ mod tests {
         assert!(store.remove_pair(2002, lock.actor));
         assert!(!store.remove_pair(2002, lock.actor));
         assert_eq!(Store::open(&path).pairs().len(), 1);
+    }
+
+    #[test]
+    fn rows_of_trips_of_pairs_outlive_the_process() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("portcullis.db");
+        let now = Now { boot: 100, wall: jiff::Timestamp::UNIX_EPOCH };
+        let rule = Rule { flags: rule_flag::PAIR, pair_deny: 3, ..Rule::DEFAULT };
+        let mut row = found(2002, 0);
+        assert_eq!(climb_of(&row, &rule, &now), None, "no row");
+        (row.row.ledger.climb_until, row.row.ledger.level) = (20_000_000_000, 3);
+        let mut climb = climb_of(&row, &rule, &now).unwrap();
+        assert_eq!((climb.uid, climb.actor.id, climb.level), (2002, 2001, 3));
+        assert_eq!(climb_of(&row, &Rule::DEFAULT, &now), None, "the class counts no pairs");
+        let mut store = Store::open(&path);
+        store.set_pair_climb(climb);
+        climb.actor = Actor { kind: source::IPV6, id: u64::MAX };
+        store.set_pair_climb(climb);
+        climb.level = 4;
+        store.set_pair_climb(climb);
+        drop(store);
+        let mut store = Store::open(&path);
+        assert_eq!(store.pair_climbs().len(), 2);
+        assert!(store.pair_climbs().contains(&climb));
+        store.remove_pair_climb(2002, climb.actor);
+        assert_eq!(Store::open(&path).pair_climbs().len(), 1);
     }
 }

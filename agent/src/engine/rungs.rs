@@ -158,11 +158,15 @@ impl Engine {
 
 /// The end of a stored row of trips in this boot's time.
 pub(super) fn climb_end(stored: &StoredClimb, now: &Now) -> Boot {
-    match stored.until {
-        Until::Never => Boot::NEVER,
+    Boot(row_end(stored.until, now))
+}
+
+/// The same of any stored end.
+pub(super) fn row_end(until: Until, now: &Now) -> u64 {
+    match until {
+        Until::Never => Boot::NEVER.0,
         Until::At(end) => {
-            let left = u64::try_from(end.duration_since(now.wall).as_nanos()).unwrap_or(0);
-            Boot(now.boot).after(left)
+            now.boot.saturating_add(u64::try_from(end.duration_since(now.wall).as_nanos()).unwrap_or(0))
         }
     }
 }

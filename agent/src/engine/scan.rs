@@ -42,7 +42,7 @@ struct Found {
     seen: Vec<Input>,
     ask: Vec<Ask>,
     locked: std::collections::BTreeSet<u32>,
-    pairs: super::pairs::Locked,
+    pairs: super::pairs::Held,
 }
 
 /// What people were told about the store.
@@ -122,8 +122,11 @@ impl Engine {
             out.ask.push(Ask::Forget(Subject::of(found)));
         }
         if found.is_pair() {
+            if let Some(climb) = super::pairs::climb_of(found, &rule, now) {
+                out.pairs.climbs.insert((climb.uid, climb.actor.kind, climb.actor.id), climb);
+            }
             if let Some(lock) = super::pairs::lock_of(found, &rule, now) {
-                out.pairs.insert((lock.uid, lock.actor.kind, lock.actor.id), lock);
+                out.pairs.locks.insert((lock.uid, lock.actor.kind, lock.actor.id), lock);
             } else if found.row.ledger.locked() && rule.flags & rule_flag::PAIR == 0 {
                 // Left over from when the class counted pairs.
                 out.ask.push(Ask::Unlock(Subject::of(found)));

@@ -85,6 +85,7 @@ pub(super) fn open(path: &Path) -> Outcome<Connection> {
         upgrade.execute_batch(TO_2).map_err(judge)?;
     }
     upgrade.execute_batch(PAIRS).map_err(judge)?;
+    upgrade.execute_batch(super::pairs::CLIMBS).map_err(judge)?;
     upgrade.execute_batch(super::sources::TABLE).map_err(judge)?;
     upgrade.execute_batch(super::rungs::TABLES).map_err(judge)?;
     // What cannot be written is to be known now.
