@@ -23,6 +23,7 @@
 //! * [`tiny`]: a program that does nothing, to be started by the million.
 //! * [`traffic`]: packets by the million, and what receiving one costs.
 //! * [`watched`]: what the observer saw.
+//! * [`users`]: users beside the sandbox's own.
 //! * [`wire`]: other hosts, behind veth pairs.
 //!
 //! Invariant: nothing here touches anything outside a sandbox.
@@ -52,6 +53,7 @@ pub mod system;
 pub mod terminal;
 pub mod tiny;
 pub mod traffic;
+pub mod users;
 pub mod watched;
 pub mod wire;
 

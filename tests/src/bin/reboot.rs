@@ -28,14 +28,24 @@ users = ["jon"]
 deny = 3
 unlock_time = "1h"
 shadow_lock = true
+[[class]]
+name = "growing"
+users = ["zoe"]
+deny = 2
+unlock_time = "30s"
+backoff_window = "1d"
+max_unlock_time = "1h"
 "#;
-/// Users beside the sandbox's: locked for ever; locked for half an hour; with two failures.
-const MORE: [(&str, u32); 3] = [("eva", EVA), ("leo", LEO), ("mia", MIA)];
+/// Users beside the sandbox's: locked for ever; locked for half an hour; with two failures; in a row of trips.
+const MORE: [(&str, u32); 4] = [("eva", EVA), ("leo", LEO), ("mia", MIA), ("zoe", ZOE)];
 const EVA: u32 = 2011;
 const LEO: u32 = 2012;
 const MIA: u32 = 2013;
+const ZOE: u32 = 2014;
 /// What is left of jon's lock when the second boot begins.
-const LEFT: Duration = Duration::from_secs(45);
+const LEFT: Duration = Duration::from_secs(90);
+/// zoe's first lock.
+const ZOES: Duration = Duration::from_secs(30);
 const HOUR: Duration = Duration::from_secs(3600);
 
 fn main() -> ExitCode {
@@ -78,6 +88,8 @@ fn before() -> Result<()> {
     write("/etc/shadow".as_ref(), &lines.collect::<String>())?;
     write("/etc/portcullis/portcullis.toml".as_ref(), CONFIG)?;
     must("portcullis", &["reload"])?;
+    let first = trip_of_zoe()?;
+    see("zoe's first lock is as long as configured", first <= ZOES)?;
     must("portcullis", &["lock", "kon", "--for", "2h"])?;
     must("portcullis", &["lock", "eva"])?;
     must("portcullis", &["lock", "leo", "--for", "30m"])?;
@@ -85,6 +97,9 @@ fn before() -> Result<()> {
         refused("mia", "wrong")?;
     }
     see("mia has two failures", ledger::of(MIA)?.failures == 2)?;
+    wait_for("the end of zoe's first lock", 60, || Ok(!ledger::locked(ZOE)?))?;
+    let second = trip_of_zoe()?;
+    see("zoe's second lock is twice as long", second > ZOES && second <= 2 * ZOES)?;
     for _ in 0..3 {
         refused("jon", "wrong")?;
     }
@@ -123,10 +138,24 @@ fn first() -> Result<()> {
 
 /// The agent runs: what it locked it unlocks.
 fn later() -> Result<()> {
-    wait_for("the end of jon's shadow lock", 120, || Ok(!shadow_locked("jon")?))?;
+    wait_for("the end of jon's shadow lock", 240, || Ok(!shadow_locked("jon")?))?;
     see("jon gets in", su::attempt(KON, "jon", &password("jon"))?.let_in)?;
     refused("kon", &password("kon"))?;
-    refused("eva", &password("jon")).map(drop)
+    refused("eva", &password("jon"))?;
+    // Her second lock ran out meanwhile, her row of trips did not.
+    let third = trip_of_zoe()?;
+    see("zoe's third lock is twice as long again", third > 2 * ZOES && third <= 4 * ZOES)
+}
+
+/// Two wrong passwords for zoe, and what is left of the lock they lead to.
+fn trip_of_zoe() -> Result<Duration> {
+    see("zoe is not locked", !ledger::locked(ZOE)?)?;
+    for _ in 0..2 {
+        refused("zoe", "wrong")?;
+    }
+    let zoe = ledger::of(ZOE)?;
+    see("zoe is locked", zoe.locked_until != 0)?;
+    Ok(Duration::from_nanos(zoe.locked_until.saturating_sub(zoe.now)))
 }
 
 fn refused(name: &str, password: &str) -> Result<Verdict> {
