@@ -1,13 +1,14 @@
 //! What Portcullis has written down, situation by situation: its events and the account's row.
 //!
 //! Invariant: an entry is never missed and never counted twice. The ring buffer keeps the order, so everything that
-//! came before an unlock of ours has been told once the unlock itself is.
+//! came before an unlock of ours has been told once the unlock itself is. When the books are closed, the observer holds
+//! nothing against anybody: every way in is told by the PAM line, or is no logon.
 
 use serde_json::Value;
 
 use crate::stack::must;
 use crate::system::{portcullis, run, wait_for};
-use crate::{Error, Result};
+use crate::{Error, Result, watched};
 
 /// Events that tell about attempts; the rest is the agent's own work.
 const ATTEMPTS: [&str; 9] =
@@ -19,6 +20,25 @@ const PATIENCE: u64 = 20;
 pub struct Books {
     user: &'static str,
     seen: usize,
+    held: [u64; 3],
+}
+
+impl Drop for Books {
+    #[allow(clippy::panic, reason = "this is how a test fails")]
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        match watched::held_against_anybody() {
+            Ok(held) if held == self.held => {}
+            Ok(held) => {
+                let kinds = ["unrecorded_attempt", "record_without_process", "own_guess"];
+                let events: Vec<_> = kinds.iter().flat_map(|kind| watched::events(kind)).flatten().collect();
+                panic!("alarms {held:?}, expected {:?}: {events:#?}", self.held);
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
 }
 
 impl Books {
@@ -27,11 +47,19 @@ impl Books {
     /// # Errors
     /// When the agent does not answer.
     pub fn open(user: &'static str) -> Result<Self> {
-        let mut books = Self { user, seen: 0 };
+        // What comes before is not judged.
+        watched::wait_loaded()?;
+        let mut books = Self { user, seen: 0, held: [0; 3] };
         // An account without a row has nothing to unlock, and nothing would be told.
         must("portcullis", &["lock", user])?;
         books.turn()?;
         Ok(books)
+    }
+
+    /// What these ways are rightly held against somebody for: failed logons without a record, records without a process,
+    /// guesses by unix_chkpwd.
+    pub const fn expect_alarms(&mut self, held: [u64; 3]) {
+        self.held = held;
     }
 
     /// What was written since the last look, and how the account stands: entries `EVENT SERVICE ACTOR`, then `→` and the

@@ -1,6 +1,7 @@
 //! What the whole-system tests and the demo share.
 //!
 //! * [`agent`]: kills and starts it.
+//! * [`alarms`]: alarms of tampering.
 //! * [`bench`]: what the module adds to one authentication.
 //! * [`bpf`]: what is done to the pins behind everybody's back.
 //! * [`books`]: what Portcullis has written down of a situation.
@@ -29,6 +30,7 @@
 //! Invariant: nothing here touches anything outside a sandbox.
 
 pub mod agent;
+pub mod alarms;
 pub mod bench;
 pub mod books;
 pub mod bpf;

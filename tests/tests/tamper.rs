@@ -9,16 +9,16 @@
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
 
 use portcullis_common::abi::{PIN_DIR, PIN_EXIT_LINKS, PIN_GATE, PIN_ROOT, map};
 use portcullis_common::filter::FILTER_DIR;
 use portcullis_common::observer::{self, OBSERVER_DIR};
+use portcullis_tests::alarms::{alarm, all as alarms, by_me, ended, find, told};
 use portcullis_tests::inside::{Setup, enter};
 use portcullis_tests::looks::PAST_MENDING;
 use portcullis_tests::stack::{edit, must};
 use portcullis_tests::su::{self, KON};
-use portcullis_tests::system::{number, portcullis, run, wait_for};
+use portcullis_tests::system::{number, run, wait_for};
 use portcullis_tests::{bpf, looks, probe, watched};
 use serde_json::Value;
 
@@ -29,51 +29,6 @@ const FILTERED: Setup<'static> = Setup {
     no_agent: false,
     bare: false,
 };
-/// Seconds an alarm may take here: a second is promised of a machine that is not busy.
-const SOON: u64 = 5;
-
-fn alarms() -> Vec<Value> {
-    portcullis(&["alarms"]).unwrap().as_array().unwrap().clone()
-}
-
-fn find(kind: &str) -> Option<Value> {
-    alarms().into_iter().find(|alarm| alarm["kind"] == kind)
-}
-
-/// Does it, and waits for its alarm.
-fn alarm(kind: &str, act: impl FnOnce()) -> Value {
-    assert_eq!(find(kind), None, "not before");
-    let begun = SystemTime::now();
-    act();
-    wait_for(kind, SOON, || Ok(find(kind).is_some())).unwrap();
-    let found = find(kind).unwrap();
-    let since = must("date", &["-d", found["since"].as_str().unwrap(), "+%s%3N"]).unwrap();
-    let since = Duration::from_millis(since.trim().parse().unwrap());
-    let begun = begun.duration_since(SystemTime::UNIX_EPOCH).unwrap();
-    println!("{kind} after {} ms: {found}", since.saturating_sub(begun).as_millis());
-    found
-}
-
-/// Waits until no alarm of the kind is open, and its end has been told.
-fn ended(kind: &str) {
-    wait_for("the alarm's end", 2 * SOON, || Ok(find(kind).is_none())).unwrap();
-    assert!(told("alarm_ended", kind), "its end is told");
-}
-
-/// Whether an event was told whose detail has this in it.
-fn told(event: &str, detail: &str) -> bool {
-    let (_, text) = run("portcullis", &["events", "--json"]).unwrap();
-    let events = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let mut of_it = events.filter(|other| other["event"] == event);
-    of_it.any(|other| other["detail"].as_str().is_some_and(|text| text.contains(detail)))
-}
-
-/// The alarm names this very process, where the kernel tells.
-fn by_me(alarm: &Value) {
-    let who = format!("process {} ", std::process::id());
-    assert!(alarm["who"].as_str().is_some_and(|text| text.contains(&who)), "{alarm}");
-}
-
 fn pin(name: &str) -> String {
     format!("{PIN_DIR}/{name}")
 }

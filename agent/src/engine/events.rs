@@ -11,6 +11,7 @@ use portcullis_policy::{Actor as PolicyActor, Boot, Cause, Input};
 use super::pairs::{is_pairs, says_nothing_new};
 use super::{Engine, EngineError};
 use crate::api::view;
+use crate::clock;
 use crate::event::{self, Kind, Source};
 use crate::rows::{self, Now};
 use crate::store::Attempt;
@@ -22,8 +23,14 @@ const RING: usize = abi::EVENTS_BYTES as usize / size_of::<abi::Event>();
 impl Engine {
     /// Takes over what the ring buffer holds now, without waiting.
     pub(super) fn drain_ring(&mut self) -> Result<(), EngineError> {
+        // What was told before is in the ring by now.
+        let before = clock::boot()?;
         let records = self.ring.drain(RING);
-        if records.is_empty() { Ok(()) } else { self.records(&records) }
+        if !records.is_empty() {
+            self.records(&records)?;
+        }
+        self.metrics.observer().read_until(before);
+        Ok(())
     }
 
     /// Handles a batch of records.

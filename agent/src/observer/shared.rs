@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
 use portcullis_common::abi;
+use portcullis_policy::Boot;
 use portcullis_policy::observer::Record;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
@@ -88,6 +89,7 @@ struct State {
     records: VecDeque<Record>,
     claims: VecDeque<(u32, u64)>,
     forgot: bool,
+    read_until: u64,
 }
 
 /// Shared by the engine, the API, the metrics page and the observer's task.
@@ -187,7 +189,7 @@ impl Shared {
         // What the observer itself counted has no module behind it.
         if kind == Kind::Fail && detail.via == abi::via::CLAIM {
             let mut state = self.state();
-            if state.view.loaded && state.claims.len() < WAITING {
+            if state.claims.len() < WAITING {
                 state.claims.push_back((detail.uid, event.time));
             }
             return;
@@ -196,9 +198,6 @@ impl Shared {
             return;
         }
         let mut state = self.state();
-        if !state.view.loaded {
-            return;
-        }
         if state.records.len() >= WAITING {
             state.records.pop_front();
             state.forgot = true;
@@ -215,6 +214,16 @@ impl Shared {
     /// Failures that users' own programs reported of them since the last time.
     pub(super) fn claims(&self) -> Vec<(u32, u64)> {
         self.state().claims.drain(..).collect()
+    }
+
+    /// All that the gate told before is here.
+    pub fn read_until(&self, time: Boot) {
+        self.state().read_until = time.0;
+    }
+
+    /// Until when all that the gate told is here.
+    pub(super) fn is_read_until(&self) -> Boot {
+        Boot(self.state().read_until)
     }
 
     /// What the gate told since the last time, and whether something was forgotten.

@@ -209,18 +209,27 @@ impl Task {
         self.strangers.clear();
         self.refresh();
         let Ok(now) = clock::boot() else { return };
-        let knows_all = self.catch_up();
         let held_up = now.0.saturating_sub(self.looked.0) > HELD_UP;
         self.looked = now;
         self.count_lost(now);
+        // Both halves are here up to this moment, however busy the machine is.
+        let now = self.shared.is_read_until().min(now);
+        let knows_all = self.catch_up();
         let (records, forgot) = self.shared.records();
         if forgot {
             self.judge.unsure(now);
         }
-        for record in records {
+        let claims = self.shared.claims();
+        if self.tables.is_none() {
+            // Nothing is observed that they could be held against.
+            return;
+        }
+        for mut record in records {
+            // A program that nobody watches leaves records alone.
+            record.program = record.program.filter(|program| self.watches(*program));
             self.judge.recorded(record);
         }
-        for (uid, time) in self.shared.claims() {
+        for (uid, time) in claims {
             self.judge.claimed(uid, Boot(time));
         }
         if held_up || !knows_all {
@@ -250,6 +259,11 @@ impl Task {
             }
         }
         false
+    }
+
+    fn watches(&self, program: Program) -> bool {
+        let there = self.watched.iter().filter(|one| one.file.is_some());
+        there.map(Watched::name).any(|name| process::program_of(&name) == program)
     }
 
     /// Watches the files that are there now: a package upgrade puts new ones in their places.

@@ -2,7 +2,7 @@
 //! what both boots share, starts Portcullis as the sandbox does, and runs the checks. Speaks over the second serial port
 //! and powers off.
 
-use super::report::{CHECKS, FILTER, OBSERVER, Outcome, REBOOT, VLAN, end, line};
+use super::report::{CHECKS, FILTER, OBSERVER, Outcome, REBOOT, TAMPER, VLAN, end, line};
 use super::{REBOOT_INSIDE, calls, programs};
 use crate::demo;
 use crate::error::{Error, Result};
@@ -232,6 +232,9 @@ cp /root/before.toml $config
 portcullis reload >/dev/null
 "#;
 
+/// Tampers with what guards the logons.
+const TAMPER_SCRIPT: &str = include_str!("tamper.sh");
+
 fn script(text: &str) -> std::result::Result<String, String> {
     let mut shell = sandbox::inside("sh");
     shell.args(["-c", text]);
@@ -263,6 +266,7 @@ fn checks(passwords: &Passwords) {
             FILTER => script(FILTER_SCRIPT),
             VLAN => script(VLAN_SCRIPT),
             OBSERVER => script(OBSERVER_SCRIPT),
+            TAMPER => script(TAMPER_SCRIPT),
             // The second boot tells what came of it.
             REBOOT => match play(REBOOT_INSIDE, &["before"], passwords) {
                 Ok(_) => continue,

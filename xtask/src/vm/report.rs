@@ -9,13 +9,15 @@ const MARK: &str = "vm: ";
 const END: &str = "end";
 
 /// What is tried on each kernel, in this order: the story counts trips, so nothing may trip before it.
-pub const CHECKS: [&str; 8] = ["loads", "story", "calls", "exit", FILTER, VLAN, OBSERVER, REBOOT];
+pub const CHECKS: [&str; 9] = ["loads", "story", "calls", "exit", FILTER, VLAN, OBSERVER, TAMPER, REBOOT];
 /// The check of the filter.
 pub const FILTER: &str = "filter";
 /// The check of the filter behind VLAN devices.
 pub const VLAN: &str = "vlan";
 /// The check of the observer.
 pub const OBSERVER: &str = "observer";
+/// The check of tamper evidence.
+pub const TAMPER: &str = "tamper";
 /// The check that two boots make up.
 pub const REBOOT: &str = "reboot";
 
