@@ -141,6 +141,7 @@ const MUTATIONS: &[Mutation] = &[
     agent("mutation-tell-every-guess", "nobody floods the log by unix_chkpwd"),
     agent("mutation-any-seat", "no user takes all connections of the agent"),
     agent("mutation-heal-without-end", "nothing is put back more than five times an hour"),
+    policy("mutation-early-end", "a lock that holds keeps its rungs, however the clock goes"),
     policy("mutation-skip-downward", "no rung is skipped on the way down"),
     policy("mutation-ignore-breaker", "an open breaker withholds the rungs above the lock"),
     policy("mutation-no-breaker", "many failing accounts and no success open the breaker"),

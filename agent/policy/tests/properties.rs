@@ -72,6 +72,8 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
 struct Account {
     class: Class,
     until: Boot,
+    /// The end of the lock as far as the policy has heard of it.
+    heard: Boot,
     trips: u32,
     last: Option<(u32, Boot)>,
     /// Rungs that we hold, verified, by the action that climbed them.
@@ -108,6 +110,7 @@ impl World {
         let account = |class| Account {
             class,
             until: Boot(0),
+            heard: Boot(0),
             trips: 0,
             last: None,
             own: Vec::new(),
@@ -153,6 +156,7 @@ impl World {
                 Action::GateUnlock { account } => {
                     let account = *account;
                     self.of(account).until = Boot(0);
+                    self.of(account).heard = Boot(0);
                     self.out.push((account, Kind::GateUnlock));
                 }
                 Action::Alert { account, notice: Notice::Tripped { trips, climb, .. } } => {
@@ -193,7 +197,19 @@ impl World {
 
     /// A rung is undone.
     fn descend(&mut self, account: u32, kind: Kind) {
+        let now = Boot(self.now);
         let held = self.of(account);
+        let class = held.class;
+        let asked = match kind {
+            Kind::ShadowUnlock => class.shadow_lock,
+            _ => class.expire_after != 0 && held.climb.trips >= class.expire_after,
+        };
+        // However the clock went: a lock that holds keeps the rungs that are asked for.
+        assert!(
+            held.heard <= now || class.exempt || !asked,
+            "{kind:?} of {account} at {now:?}, locked until {:?}",
+            held.heard
+        );
         assert!(climbed(kind).is_some_and(|up| held.own.contains(&up)), "undoes what is not ours: {account}");
         assert!(held.out.is_none(), "two actions at once: {account}");
         let skipped = kind == Kind::ShadowUnlock && held.until == Boot(0) && held.own.contains(&Kind::Expire);
@@ -234,6 +250,7 @@ impl World {
         let held = self.of(account);
         if let Some((trips, locked_until)) = held.last {
             let class = held.class;
+            held.heard = held.heard.max(locked_until);
             let actor = Actor { kind: 1, id: 1000 };
             self.feed(Input::Tripped { account, class, trips, locked_until, actor });
         }
@@ -249,6 +266,7 @@ impl World {
             .collect();
         let believed: Vec<u32> = self.policy.locked().map(|(account, _)| account).collect();
         for (account, class, trips, locked_until) in &locked {
+            self.of(*account).heard = *locked_until;
             self.feed(Input::LockSeen {
                 account: *account,
                 class: *class,
@@ -260,6 +278,7 @@ impl World {
         for account in believed {
             if !locked.iter().any(|(seen, ..)| *seen == account) {
                 self.of(account).last = None;
+                self.of(account).heard = Boot(0);
                 self.feed(Input::NoLockSeen { account });
             }
         }
@@ -271,6 +290,7 @@ impl World {
             return;
         }
         held.until = until;
+        held.heard = until;
         // A lock of an administrator: what is on the books of trips is not told again.
         held.last = None;
         let (class, trips) = (held.class, held.trips);
@@ -281,6 +301,7 @@ impl World {
     fn unlock(&mut self, account: u32) {
         let held = self.of(account);
         held.until = Boot(0);
+        held.heard = Boot(0);
         held.last = None;
         let trips = held.trips;
         self.feed(Input::Unlocked { account, trips });
