@@ -33,8 +33,15 @@ fn runs(seconds: u32) -> bool {
 
 /// Users that logind knows sessions or a manager of.
 fn users() -> Vec<String> {
-    let text = must("loginctl", &["list-users", "--no-legend"]).unwrap();
-    text.lines().filter_map(|line| line.split_whitespace().nth(1).map(str::to_owned)).collect()
+    let mut listed = String::new();
+    // A user who goes meanwhile makes it fail.
+    wait_for("logind's list", 10, || {
+        let (good, text) = run("loginctl", &["list-users", "--no-legend"])?;
+        listed = text;
+        Ok(good)
+    })
+    .unwrap();
+    listed.lines().filter_map(|line| line.split_whitespace().nth(1).map(str::to_owned)).collect()
 }
 
 fn ssh(user: &str, command: &str) -> Child {

@@ -34,6 +34,8 @@ fn a_guesser_in_this_hosts_own_ipv6_network_is_dropped_alone() {
     let (guesser, neighbour) = (&siege.attacker, &siege.innocent);
     // This host's way out lies there, too.
     must("ip", &["-6", "route", "add", "default", "via", "2001:db8:77::3"]).unwrap();
+    // An address is there once the kernel knows that nobody else has it.
+    wait_for("the wire", 10, || Ok(guesser.pings()? && neighbour.pings()?)).unwrap();
     let dropped = || {
         let drops = portcullis(&["drops"])?;
         Ok(drops.as_array().unwrap().iter().map(|drop| drop["net"].clone()).collect::<Vec<_>>())
