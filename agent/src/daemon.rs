@@ -258,6 +258,10 @@ async fn work(path: PathBuf, config: Config, store: Store) -> Result<(), DaemonE
     let (alarms, alarm_orders) = tamper::Handle::new();
     let context = Context::new(handle.clone(), filter.clone(), Arc::clone(&hub), Arc::clone(&metrics))
         .with_alarms(alarms.clone());
+    // Before the sockets are there: whoever waits for them is to find tamper evidence at work soon after.
+    let mut observed =
+        observer::task::Task::new(&config.observer, Arc::clone(metrics.observer()), Arc::clone(&hub));
+    tokio::task::block_in_place(|| observed.begin());
     let requests = socket(&config.agent.socket)?;
     let others = socket(callers::path())?;
     let listen = config.metrics.listen;
@@ -272,10 +276,7 @@ async fn work(path: PathBuf, config: Config, store: Store) -> Result<(), DaemonE
         hub: Arc::clone(&hub),
         metrics: Arc::clone(&metrics),
     };
-    let mut task =
-        observer::task::Task::new(&config.observer, Arc::clone(metrics.observer()), Arc::clone(&hub));
-    tokio::task::block_in_place(|| task.begin());
-    let mut observing = tokio::spawn(task.run());
+    let mut observing = tokio::spawn(observed.run());
     let (told, notifier) = Notifier::new(&config.notify, &hub, Arc::clone(&metrics));
     let mut notifying = tokio::spawn(notifier.run());
     let engine =
