@@ -21,12 +21,13 @@ pub struct Books {
     user: &'static str,
     seen: usize,
     held: [u64; 3],
+    unjudged: bool,
 }
 
 impl Drop for Books {
     #[allow(clippy::panic, reason = "this is how a test fails")]
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if std::thread::panicking() || self.unjudged {
             return;
         }
         match watched::held_against_anybody() {
@@ -49,7 +50,7 @@ impl Books {
     pub fn open(user: &'static str) -> Result<Self> {
         // What comes before is not judged.
         watched::wait_loaded()?;
-        let mut books = Self { user, seen: 0, held: [0; 3] };
+        let mut books = Self { user, seen: 0, held: [0; 3], unjudged: false };
         // An account without a row has nothing to unlock, and nothing would be told.
         must("portcullis", &["lock", user])?;
         books.turn()?;
@@ -60,6 +61,11 @@ impl Books {
     /// guesses by unix_chkpwd.
     pub const fn expect_alarms(&mut self, held: [u64; 3]) {
         self.held = held;
+    }
+
+    /// Not to be judged by what the observer holds: of a program that is killed it was seen once to miss the start.
+    pub const fn leave_unjudged(&mut self) {
+        self.unjudged = true;
     }
 
     /// What was written since the last look, and how the account stands: entries `EVENT SERVICE ACTOR`, then `→` and the
