@@ -28,7 +28,7 @@ impl Surroundings {
     /// Why `net` is not dropped; none: nothing is against it. `force`: what only cuts off is no reason.
     #[must_use]
     pub fn against(&self, net: Net, cause: Cause, force: bool) -> Option<String> {
-        if let Some(allowed) = self.allow.iter().find(|allowed| covers(**allowed, net)) {
+        if let Some(allowed) = self.allow.iter().find(|allowed| allowed.covers(net)) {
             return Some(format!(
                 "{allowed} is on the allow-list, which the kernel looks at before it drops: take it off filter.allow"
             ));
@@ -48,7 +48,7 @@ impl Surroundings {
             return Some(format!("your own session comes from {session}{how}"));
         }
         let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
-        if covers(Net::V4(0x7f00_0000, 8), net) || loopback.iter().any(|address| net.contains(*address)) {
+        if Net::V4(0x7f00_0000, 8).covers(net) || loopback.iter().any(|address| net.contains(*address)) {
             return Some(format!("it is the loopback, this host itself{how}"));
         }
         if let Some(gateway) = self.gateways.iter().find(|gateway| net.contains(**gateway)) {
@@ -62,10 +62,6 @@ impl Surroundings {
         }
         None
     }
-}
-
-fn covers(outer: Net, inner: Net) -> bool {
-    outer.length() <= inner.length() && outer.contains(inner.address())
 }
 
 /// The gateways of all routes. What cannot be read has none.

@@ -102,14 +102,16 @@ impl Net {
         }
     }
 
+    /// Whether all of `other` lies in it.
+    #[must_use]
+    pub fn covers(self, other: Self) -> bool {
+        self.length() <= other.length() && self.contains(other.address())
+    }
+
     /// Whether the two have an address in common.
     #[must_use]
     pub fn overlaps(self, other: Self) -> bool {
-        if self.length() <= other.length() {
-            self.contains(other.address())
-        } else {
-            other.contains(self.address())
-        }
+        self.covers(other) || other.covers(self)
     }
 
     /// Whether it is one source: looked up in a hash table, not in a trie.

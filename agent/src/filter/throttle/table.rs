@@ -44,10 +44,6 @@ struct Chains {
     links: BTreeMap<u32, Chain>,
 }
 
-fn covers(outer: Net, inner: Net) -> bool {
-    outer.length() <= inner.length() && outer.contains(inner.address())
-}
-
 /// Slots as a chain: the first that fit.
 fn chain(slots: impl IntoIterator<Item = u16>) -> Chain {
     let mut chain = Chain::default();
@@ -69,8 +65,7 @@ impl Chains {
             })
             .collect();
         for (_, net) in &nets {
-            let mut around: Vec<&(u16, Net)> =
-                nets.iter().filter(|(_, other)| covers(*other, *net)).collect();
+            let mut around: Vec<&(u16, Net)> = nets.iter().filter(|(_, other)| other.covers(*net)).collect();
             around.sort_by_key(|(slot, other)| (u8::MAX - other.length(), *slot));
             chains.nets.insert(*net, chain(around.iter().map(|(slot, _)| *slot)));
         }
@@ -106,7 +101,7 @@ pub fn too_many(throttles: &[Target], wanted: &Target) -> Option<Net> {
         })
         .chain([*wanted])
         .collect();
-    nets.iter().copied().find(|net| nets.iter().filter(|other| covers(**other, *net)).count() > CHAIN)
+    nets.iter().copied().find(|net| nets.iter().filter(|other| other.covers(*net)).count() > CHAIN)
 }
 
 fn target_bytes(wanted: &Target) -> [u8; 24] {

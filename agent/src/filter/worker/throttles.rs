@@ -9,13 +9,9 @@ use portcullis_policy::Boot;
 use super::super::command::{Asker, FilterError};
 use super::super::throttle::table::{ThrottleTable, too_many};
 use super::super::throttle::{HeldThrottle, Rate, Target, Throttle, Unit};
-use super::super::{Cause, Net, wall_time};
+use super::super::{Cause, wall_time};
 use super::{Worker, left_of, now};
 use crate::store::throttles::StoredThrottle;
-
-fn covers(outer: Net, inner: Net) -> bool {
-    outer.length() <= inner.length() && outer.contains(inner.address())
-}
 
 impl HeldThrottle {
     fn is_for(&self, target: &Target, unit: Unit) -> bool {
@@ -160,7 +156,7 @@ impl Worker {
         let (boot, wall) = now()?;
         let refused = |why: String| FilterError::NotThrottled { target: throttle.target.clone(), why };
         if let Target::Net(net) = throttle.target {
-            if let Some(allowed) = self.config.allow.iter().find(|allowed| covers(**allowed, net)) {
+            if let Some(allowed) = self.config.allow.iter().find(|allowed| allowed.covers(net)) {
                 return Err(refused(format!(
                     "{allowed} is on the allow-list, which the kernel looks at first: take it off filter.allow"
                 )));
