@@ -11,7 +11,7 @@ use std::path::Path;
 use portcullis_agent::api::view::{Actor, Until};
 use portcullis_agent::engine;
 use portcullis_agent::engine::command::{Command, CommandError};
-use portcullis_agent::kernel::{self, EventRing, Loaded, Tables};
+use portcullis_agent::kernel::{self, Loaded, Ring, Tables};
 use portcullis_common::abi::{cause, outcome, verdict};
 use running::{CONFIG, DAEMON, NOBODY, alone, config, freeze, guess, start, store, trip};
 
@@ -67,7 +67,7 @@ fn a_trip_whose_event_was_lost_is_found_by_the_scan() {
     alone(async |folder| {
         start(&folder).stop().await;
         trip();
-        assert_eq!(EventRing::open().unwrap().drain(100).len(), 3);
+        assert_eq!(Ring::events().unwrap().drain(100).len(), 3);
         let mut agent = start(&folder);
         let tripped = agent.event("tripped").await;
         assert_eq!(tripped.actor, None);

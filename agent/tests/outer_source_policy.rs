@@ -10,7 +10,7 @@ use std::path::Path;
 use portcullis_agent::api::sources::ReportRequest;
 use portcullis_agent::api::view::Actor;
 use portcullis_agent::engine::command::Command;
-use portcullis_agent::kernel::{EventRing, gate};
+use portcullis_agent::kernel::{Ring, gate};
 use portcullis_common::abi::{Detail, Entry, outcome, source, verdict};
 use running::{CONFIG, DAEMON, NOBODY, alone, start};
 
@@ -62,7 +62,7 @@ fn a_trip_of_a_source_whose_event_was_lost_is_found_by_the_scan() {
         start(&folder).stop().await;
         guess_at(NOBODY);
         guess_at(NOBODY + 1);
-        assert_eq!(EventRing::open().unwrap().drain(100).len(), 2);
+        assert_eq!(Ring::events().unwrap().drain(100).len(), 2);
         let mut agent = start(&folder);
         agent.event("source_refused").await;
         assert_eq!(guess_at(NOBODY), verdict::LOCKED);

@@ -5,7 +5,7 @@ mod bpffs;
 
 use bpffs::with_bpffs;
 use portcullis_agent::event;
-use portcullis_agent::kernel::{self, EventRing, SourceTables, Tables, gate};
+use portcullis_agent::kernel::{self, Ring, SourceTables, Tables, gate};
 use portcullis_common::abi::{self, Detail, Entry, UNKNOWN, ask, flag, outcome, source, verdict};
 use portcullis_common::client::Gate;
 use portcullis_common::ledger::{Rule, rule_flag};
@@ -32,14 +32,14 @@ fn local(uid: u32, account: u64) -> Entry {
 }
 
 /// The last event.
-fn last(ring: &mut EventRing) -> abi::Event {
+fn last(ring: &mut Ring) -> abi::Event {
     event::decode(ring.drain(10_000).last().unwrap()).unwrap()
 }
 
 #[test]
 fn failures_are_counted_for_their_source_and_told_with_the_event() {
     with_gate(|| {
-        let mut ring = EventRing::open().unwrap();
+        let mut ring = Ring::events().unwrap();
         // Two wrong guesses each at two accounts and at a name nobody has: none reaches its own limit of 3.
         for account in [1_000, 1_001, UNKNOWN | 1_002] {
             gate::attempt(remote(0xc000_0207, account), outcome::FAIL).unwrap();
@@ -62,7 +62,7 @@ fn failures_are_counted_for_their_source_and_told_with_the_event() {
 #[test]
 fn a_refused_guess_counts_and_a_logon_takes_its_own_failures_off() {
     with_gate(|| {
-        let mut ring = EventRing::open().unwrap();
+        let mut ring = Ring::events().unwrap();
         gate::attempt(remote(7, 1_000), outcome::FAIL).unwrap();
         gate::attempt(remote(7, 1_001), outcome::FAIL).unwrap();
         assert_eq!(gate::attempt(remote(7, 1_001), outcome::PASS).unwrap().verdict, verdict::DONE);
@@ -78,7 +78,7 @@ fn a_refused_guess_counts_and_a_logon_takes_its_own_failures_off() {
 #[test]
 fn reports_count_for_the_source_alone() {
     with_gate(|| {
-        let mut ring = EventRing::open().unwrap();
+        let mut ring = Ring::events().unwrap();
         let mut tables = SourceTables::open().unwrap();
         tables.set_rule(SourceRule { deny: 2, ..SourceRule::DEFAULT }).unwrap();
         gate::report(remote(9, UNKNOWN), outcome::FAIL).unwrap();
@@ -92,7 +92,7 @@ fn reports_count_for_the_source_alone() {
 #[test]
 fn local_users_are_sources_but_not_at_their_own_account() {
     with_gate(|| {
-        let mut ring = EventRing::open().unwrap();
+        let mut ring = Ring::events().unwrap();
         gate::attempt(local(1_000, 1_000), outcome::FAIL).unwrap();
         assert_eq!(last(&mut ring).source.failures, 0, "mistyping one's own password attacks nobody");
         gate::attempt(local(1_000, 1_001), outcome::FAIL).unwrap();
@@ -103,7 +103,7 @@ fn local_users_are_sources_but_not_at_their_own_account() {
 #[test]
 fn a_refused_local_user_is_refused_everywhere_but_at_his_own_account() {
     with_gate(|| {
-        let mut ring = EventRing::open().unwrap();
+        let mut ring = Ring::events().unwrap();
         let mut tables = SourceTables::open().unwrap();
         tables.refuse(1_000, u64::MAX).unwrap();
         // root is never refused, whatever the table says.
@@ -187,7 +187,7 @@ fn grow_old() {
 #[test]
 fn each_guess_that_outlives_its_age_counts_for_its_own_source() {
     with_short(0, |gate| {
-        let mut ring = EventRing::open().unwrap();
+        let mut ring = Ring::events().unwrap();
         for number in [21, 22, 21, 23, 21] {
             admit(&gate, number, 1_000);
         }

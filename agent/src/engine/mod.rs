@@ -36,7 +36,7 @@ use crate::api::hub::Hub;
 use crate::clock::{self, ClockError};
 use crate::config::{ClassInfo, Config};
 use crate::expiry::Expiry;
-use crate::kernel::{EventRing, KernelError, SourceTables, Tables};
+use crate::kernel::{KernelError, Ring, SourceTables, Tables};
 use crate::metrics::Metrics;
 use crate::names::Names;
 use crate::shadow::Shadow;
@@ -91,7 +91,7 @@ pub struct Engine {
     /// Classes of the uids looked up so far.
     classes: HashMap<u32, u32>,
     tables: Tables,
-    ring: EventRing,
+    ring: Ring,
     store: Store,
     shadow: Arc<Shadow>,
     expiry: Expiry,

@@ -24,7 +24,7 @@ use crate::api::view::Until;
 use crate::clock;
 use crate::config::Config;
 use crate::expiry::Expiry;
-use crate::kernel::{EventRing, Loaded, SourceTables, Tables};
+use crate::kernel::{Loaded, Ring, SourceTables, Tables};
 use crate::metrics::Metrics;
 use crate::names::Names;
 use crate::rows::Now;
@@ -149,7 +149,7 @@ impl Engine {
             population: 0,
             config,
             tables,
-            ring: EventRing::open()?,
+            ring: Ring::events()?,
             store,
             shadow,
             expiry,

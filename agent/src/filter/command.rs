@@ -11,6 +11,7 @@ use super::throttle::{HeldThrottle, Target, Throttle};
 use super::{Cause, Given, Held, Lease, Net};
 use crate::api::drops::{FilterView, SampleView};
 use crate::config::Config;
+use crate::kernel::KernelError;
 
 /// Requests that may wait.
 pub const QUEUE: usize = 256;
@@ -91,6 +92,12 @@ pub enum FilterError {
     /// The filter's task is stopping or too busy.
     #[error("the agent is stopping or busy: try again")]
     Unavailable,
+}
+
+impl From<KernelError> for FilterError {
+    fn from(error: KernelError) -> Self {
+        Self::Kernel(error.to_string())
+    }
 }
 
 /// Who asks for a drop.

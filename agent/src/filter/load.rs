@@ -9,7 +9,7 @@ use aya::{Btf, Ebpf, EbpfLoader};
 use portcullis_common::filter::{self, FILTER_DIR, fast, limit, map, record, stat, throttle};
 
 use super::command::FilterError;
-use crate::kernel::{KernelError, Maps, Shape, bytes};
+use crate::kernel::{Maps, Shape, bytes};
 
 /// The eBPF object this agent was built with.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portcullis.filter.o"));
@@ -70,12 +70,8 @@ fn kernel<E: std::error::Error + 'static>(what: &'static str) -> impl FnOnce(E) 
     move |error| FilterError::Kernel(format!("cannot {what}: {}", crate::text::chain(&error)))
 }
 
-fn told(error: KernelError) -> FilterError {
-    FilterError::Kernel(error.to_string())
-}
-
 fn refused(program: &'static str) -> impl FnOnce(aya::programs::ProgramError) -> FilterError {
-    move |error| FilterError::Kernel(crate::kernel::refused(program)(error).to_string())
+    move |error| crate::kernel::refused(program)(error).into()
 }
 
 /// Loads the object and pins its maps.
@@ -83,14 +79,15 @@ fn refused(program: &'static str) -> impl FnOnce(aya::programs::ProgramError) ->
 /// # Errors
 /// `portcullis=off`, no bpffs, pins of another shape, or the kernel takes neither maps nor classifiers.
 pub fn load(object: &[u8]) -> Result<Programs, FilterError> {
-    crate::kernel::prepare().and_then(|()| MAPS.prepare()).map_err(told)?;
+    crate::kernel::prepare()?;
+    MAPS.prepare()?;
     crate::kernel::raise_memlock();
     let btf = Btf::from_sys_fs().map_err(kernel("read the kernel's type information"))?;
     let mut loader = EbpfLoader::new();
     loader.btf(Some(&btf));
     MAPS.pin(&mut loader);
     let mut ebpf = loader.load(object).map_err(kernel("load the filter's object"))?;
-    MAPS.tighten().map_err(told)?;
+    MAPS.tighten()?;
     for name in [TC, RAW] {
         classifier(&mut ebpf, name)?.load().map_err(refused(name))?;
     }

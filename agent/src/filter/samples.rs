@@ -2,25 +2,21 @@
 //!
 //! Invariants: what is in a sample came from outside: it is read by the code that judged it, and shown as numbers.
 
-use aya::maps::{Map, MapData, RingBuf};
 use jiff::{SignedDuration, Timestamp};
 use portcullis_common::filter::packet::{self, PORT_NONE};
 use portcullis_common::filter::{FILTER_DIR, Kind, SAMPLE_BYTES, Sample, map, reason};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 
 use super::Cause;
 use super::command::FilterError;
 use super::netlink::array;
 use crate::api::drops::SampleView;
+use crate::kernel::{KernelError, Ring};
 
 /// Samples read before others get their turn.
 const BATCH: usize = 256;
 
 /// Reader of the samples.
-pub struct Samples {
-    ring: AsyncFd<RingBuf<MapData>>,
-}
+pub struct Samples(Ring);
 
 /// A sample as it lay in the ring.
 #[derive(Debug, Clone)]
@@ -34,8 +30,8 @@ pub struct Raw {
     head: Vec<u8>,
 }
 
-fn failed<E: std::error::Error + 'static>(error: E) -> FilterError {
-    FilterError::Kernel(format!("cannot read the filter's samples: {}", crate::text::chain(&error)))
+fn failed(error: KernelError) -> FilterError {
+    FilterError::Kernel(format!("cannot read the filter's samples: {error}"))
 }
 
 impl Samples {
@@ -45,11 +41,7 @@ impl Samples {
     /// The pin is missing, or the runtime refuses the descriptor.
     pub fn open() -> Result<Self, FilterError> {
         let path = std::path::Path::new(FILTER_DIR).join(map::SAMPLES);
-        let data = MapData::from_pin(path).map_err(failed)?;
-        let ring = RingBuf::try_from(Map::RingBuf(data)).map_err(failed)?;
-        // SAFETY: the ring owns its descriptor, returns the same one as long as it lives, and the AsyncFd owns the ring.
-        let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }.map_err(failed)?;
-        Ok(Self { ring })
+        Ring::open(&path, map::SAMPLES).map(Self).map_err(failed)
     }
 
     /// Waits for samples. Cancel-safe.
@@ -57,23 +49,8 @@ impl Samples {
     /// # Errors
     /// The descriptor can no longer be waited for.
     pub async fn read(&mut self) -> Result<Vec<Raw>, FilterError> {
-        let mut guard = self.ring.readable_mut().await.map_err(failed)?;
-        let mut found = Vec::new();
-        let mut taken = 0;
-        {
-            let ring = guard.get_inner_mut();
-            while taken < BATCH
-                && let Some(item) = ring.next()
-            {
-                found.extend(raw(&item));
-                taken += 1;
-            }
-        }
-        if taken < BATCH {
-            // Drained: the next sample wakes us.
-            guard.clear_ready();
-        }
-        Ok(found)
+        let records = self.0.read(BATCH).await.map_err(failed)?;
+        Ok(records.iter().filter_map(|record| raw(record)).collect())
     }
 }
 

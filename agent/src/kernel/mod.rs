@@ -21,7 +21,7 @@ pub use courtesy::give_way;
 pub use load::{Loaded, OBJECT, load, load_if_missing};
 pub(crate) use load::{absent, raise_memlock};
 pub use pins::{PinState, gate_pinned, other_versions, pin_states, prepare, switched_off};
-pub use ring::EventRing;
+pub use ring::Ring;
 pub use shape::{Maps, Shape, bytes};
 pub use sources::{SourceTables, USERS};
 pub use tables::{Occupancy, Slice, Stats, TableRow, Tables};

@@ -15,7 +15,7 @@ use portcullis_common::observer::{
 use super::ObserverError;
 use super::denial::{self, Means};
 use super::types::Types;
-use crate::kernel::{self, KernelError, Maps, Shape, bytes};
+use crate::kernel::{self, Maps, Shape, bytes};
 
 /// The eBPF object this agent was built with.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portcullis.observer.o"));
@@ -48,10 +48,6 @@ fn failed<E: std::error::Error + 'static>(what: &'static str) -> impl FnOnce(E) 
     move |error| ObserverError::Kernel(format!("cannot {what}: {}", crate::text::chain(&error)))
 }
 
-fn told(error: KernelError) -> ObserverError {
-    ObserverError::Kernel(error.to_string())
-}
-
 /// Path of a map's pin.
 #[must_use]
 pub fn pin(name: &str) -> PathBuf {
@@ -71,7 +67,8 @@ pub fn attached() -> bool {
 /// # Errors
 /// `portcullis=off`, no bpffs, pins of another shape, or the kernel lacks what the observer reads.
 pub fn load(object: &[u8], deny: bool, first: bool) -> Result<Means, ObserverError> {
-    kernel::prepare().and_then(|()| MAPS.prepare()).map_err(told)?;
+    kernel::prepare()?;
+    MAPS.prepare()?;
     let users = kernel::USERS.pinned();
     if !pin(map::COUNTERS).exists() {
         // Of a version that counted nobody: what runs there would never be found again.
@@ -84,13 +81,13 @@ pub fn load(object: &[u8], deny: bool, first: bool) -> Result<Means, ObserverErr
     loader.btf(Some(&btf)).override_global(LAYOUT, &layout, true);
     MAPS.pin(&mut loader);
     if users {
-        kernel::USERS.check().map_err(told)?;
+        kernel::USERS.check()?;
         kernel::USERS.pin(&mut loader);
     }
     let mut ebpf = loader.load(object).map_err(failed("load the observer's object"))?;
-    MAPS.tighten().map_err(told)?;
+    MAPS.tighten()?;
     for (program, link) in PROGRAMS.into_iter().zip(observer::PIN_LINKS) {
-        kernel::attach(&mut ebpf, &btf, program, Path::new(link)).map_err(told)?;
+        kernel::attach(&mut ebpf, &btf, program, Path::new(link))?;
     }
     let means = check(&mut ebpf, &btf, deny && users, first);
     if !users {

@@ -11,7 +11,6 @@ pub mod denial;
 pub mod files;
 pub mod load;
 pub mod process;
-mod ring;
 mod running;
 pub mod tables;
 pub mod task;
@@ -23,10 +22,18 @@ mod shared;
 pub use process::ProcessView;
 pub use shared::{ObserverView, Shared, WatchedView};
 
+use crate::kernel::KernelError;
+
 /// What went wrong with the observer.
 #[derive(Debug, thiserror::Error)]
 pub enum ObserverError {
     /// The kernel's side.
     #[error("the observer: {0}")]
     Kernel(String),
+}
+
+impl From<KernelError> for ObserverError {
+    fn from(error: KernelError) -> Self {
+        Self::Kernel(error.to_string())
+    }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use jiff::Timestamp;
 use portcullis_common::abi::{Detail, Entry, outcome, source, via};
-use portcullis_common::observer::{File, Process, denial::actor, flag, kind};
+use portcullis_common::observer::{File, Process, denial::actor, flag, kind, map};
 use portcullis_policy::Boot;
 use portcullis_policy::observer::{Corroboration, Ended, Finding, GRACE, Program, Record};
 use tokio::time::MissedTickBehavior;
@@ -19,7 +19,6 @@ use super::denial::{Denials, Means, Way};
 use super::files::{self, Watched};
 use super::load::{self, OBJECT};
 use super::pace::Pace;
-use super::ring::{BATCH, Ring};
 use super::running::running;
 use super::tables::Tables;
 use super::{ObserverError, Shared, WatchedView, process};
@@ -27,11 +26,14 @@ use crate::api::hub::Hub;
 use crate::api::view::Event;
 use crate::clock;
 use crate::config::observer::Observer;
+use crate::kernel::Ring;
 use crate::names::Names;
 use crate::rows::{self, Now};
 
 /// Service under which a failure that the observer counted is told.
 pub const SERVICE: &str = "observer";
+/// Records read before others get their turn.
+const BATCH: usize = 512;
 /// How often the files are looked at, records are held against programs, and the configuration is taken up.
 const TICK: Duration = Duration::from_secs(1);
 /// Files of one second that are looked for among the watched ones.
@@ -91,6 +93,17 @@ fn spared(config: &Observer) -> Result<Option<u32>, String> {
     }
 }
 
+/// The next records; for ever none where there is no ring, or none that can be waited for. Cancel-safe.
+async fn next(ring: Option<&mut Ring>) -> Vec<Bytes> {
+    match ring {
+        Some(ring) => match ring.read(BATCH).await {
+            Ok(records) => records,
+            Err(_) => std::future::pending().await,
+        },
+        None => std::future::pending().await,
+    }
+}
+
 /// The task.
 pub struct Task {
     config: Observer,
@@ -139,7 +152,7 @@ impl Task {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                records = Ring::read(self.ring.as_mut()) => tokio::task::block_in_place(|| self.told(&records)),
+                records = next(self.ring.as_mut()) => tokio::task::block_in_place(|| self.told(&records)),
                 _ = tick.tick() => tokio::task::block_in_place(|| self.look()),
             }
         }
@@ -156,7 +169,7 @@ impl Task {
         self.ring = None;
         let begun = start(&self.config, first).and_then(|started| {
             if started.is_some() {
-                self.ring = Some(Ring::open()?);
+                self.ring = Some(Ring::open(&load::pin(map::OBSERVED), map::OBSERVED)?);
             }
             Ok(started)
         });
@@ -252,7 +265,7 @@ impl Task {
     fn catch_up(&mut self) -> bool {
         for _ in 0..MOST / BATCH {
             let Some(ring) = &mut self.ring else { return true };
-            let records = ring.take();
+            let records = ring.drain(BATCH);
             self.told(&records);
             if records.len() < BATCH {
                 return true;
