@@ -19,7 +19,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::metrics::Metrics;
-use crate::seats::{self, Seats};
+use crate::seats::{Seats, accepted};
 use session::{Caller, Session};
 
 /// Connections of all callers together.
@@ -42,13 +42,7 @@ pub fn path() -> &'static Path {
 pub async fn serve(listener: UnixListener, metrics: Arc<Metrics>) {
     let seats = Seats::new(EACH, ALL);
     loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                seats::failed(&error).await;
-                continue;
-            }
-        };
+        let (stream, _) = accepted(|| listener.accept()).await;
         let Some(caller) = Caller::of(&stream) else {
             metrics.caller("refused");
             continue;

@@ -151,13 +151,7 @@ impl Listener for Api {
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         loop {
-            let (stream, address) = match self.0.accept().await {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    failed(&error).await;
-                    continue;
-                }
-            };
+            let (stream, address) = accepted(|| self.0.accept()).await;
             // Whoever the kernel says nothing of may do nothing.
             let Ok(peer) = stream.peer_cred() else { continue };
             if let Some(seat) = self.1.take(peer.uid()) {
@@ -189,13 +183,7 @@ impl Listener for Page {
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         loop {
-            let (stream, address) = match self.0.accept().await {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    failed(&error).await;
-                    continue;
-                }
-            };
+            let (stream, address) = accepted(|| self.0.accept()).await;
             if let Some(seat) = self.1.take(u32::MAX) {
                 let end = Box::pin(tokio::time::sleep(SILENCE));
                 return (Held { stream, silence: Some((end, SILENCE)), _seat: seat }, address);
@@ -208,10 +196,17 @@ impl Listener for Page {
     }
 }
 
-/// A connection could not be taken.
-pub async fn failed(error: &io::Error) {
-    log::error!("a connection could not be accepted: {error}");
-    tokio::time::sleep(PAUSE).await;
+/// What `accept` takes next. Where it takes none, that is said, and tried again after a pause.
+pub async fn accepted<T, F: Future<Output = io::Result<T>>>(accept: impl Fn() -> F) -> T {
+    loop {
+        match accept().await {
+            Ok(accepted) => return accepted,
+            Err(error) => {
+                log::error!("a connection could not be accepted: {error}");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
 }
 
 #[cfg(test)]
