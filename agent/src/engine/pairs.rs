@@ -121,12 +121,22 @@ impl Engine {
         Ok(())
     }
 
-    /// Stores the row of trips of a pair, as the gate has it.
-    fn note_climb(&mut self, account: u64, actor: Actor, now: &Now) -> Result<(), EngineError> {
+    /// What the gate has of a pair: by `of`, from its row and the rule of its account.
+    fn of_pair<T>(
+        &self,
+        account: u64,
+        actor: Actor,
+        of: impl FnOnce(&TableRow, &Rule) -> Option<T>,
+    ) -> Result<Option<T>, EngineError> {
         let key = pair::key(self.tables.settings()?.hash_key, account, actor);
         let (_, rule) = self.tables.rule_of(account)?;
-        let found = self.tables.row(key)?.map(|row| TableRow { account: row.key, row });
-        if let Some(climb) = found.and_then(|found| climb_of(&found, &rule, now)) {
+        let row = self.tables.row(key)?;
+        Ok(row.and_then(|row| of(&TableRow { account: row.key, row }, &rule)))
+    }
+
+    /// Stores the row of trips of a pair, as the gate has it.
+    fn note_climb(&mut self, account: u64, actor: Actor, now: &Now) -> Result<(), EngineError> {
+        if let Some(climb) = self.of_pair(account, actor, |found, rule| climb_of(found, rule, now))? {
             self.store.set_pair_climb(climb);
         }
         Ok(())
@@ -145,31 +155,24 @@ impl Engine {
                 self.tell_pair("pair_lock_noted", lock, now);
             }
         }
-        let key = self.tables.settings()?.hash_key;
         for lock in self.store.pairs() {
             if locked.contains_key(&(lock.uid, lock.actor.kind, lock.actor.id)) {
                 continue;
             }
             // Rows are as old as the scan; a lock set since is not gone.
-            let account = u64::from(lock.uid);
-            let row = self.tables.row(pair::key(key, account, lock.actor))?;
-            let (_, rule) = self.tables.rule_of(account)?;
-            let found = row.map(|row| TableRow { account: row.key, row });
-            if found.is_none_or(|found| lock_of(&found, &rule, now).is_none())
-                && self.store.remove_pair(lock.uid, lock.actor)
-            {
+            let there =
+                self.of_pair(u64::from(lock.uid), lock.actor, |found, rule| lock_of(found, rule, now))?;
+            if there.is_none() && self.store.remove_pair(lock.uid, lock.actor) {
                 self.tell_pair("pair_released", &lock, now);
             }
         }
         for climb in self.store.pair_climbs() {
-            let account = u64::from(climb.uid);
             if climbs.contains_key(&(climb.uid, climb.actor.kind, climb.actor.id)) {
                 continue;
             }
-            let row = self.tables.row(pair::key(key, account, climb.actor))?;
-            let (_, rule) = self.tables.rule_of(account)?;
-            let found = row.map(|row| TableRow { account: row.key, row });
-            if found.is_none_or(|found| climb_of(&found, &rule, now).is_none()) {
+            let there =
+                self.of_pair(u64::from(climb.uid), climb.actor, |found, rule| climb_of(found, rule, now))?;
+            if there.is_none() {
                 self.store.remove_pair_climb(climb.uid, climb.actor);
             }
         }
