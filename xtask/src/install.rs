@@ -4,6 +4,8 @@
 use crate::error::{Error, Result};
 use crate::run;
 use crate::workspace::Workspace;
+use portcullis_common::abi::PIN_ROOT;
+use portcullis_common::filter::clsact;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -22,8 +24,6 @@ const COMPLETIONS: [(&str, &str); 3] = [
     ("fish", "usr/share/fish/vendor_completions.d/portcullis.fish"),
 ];
 const MODULE: &str = "pam_portcullis.so";
-/// What works in the kernel hangs on these pins.
-const PINS: &str = "/sys/fs/bpf/portcullis";
 /// Where distributions keep PAM modules; `*` is the multiarch folder.
 const SECURITY: [&str; 6] = [
     "lib/*/security",
@@ -156,7 +156,7 @@ fn shadow_locks_are_undone() -> Result<()> {
 
 /// Ends what the kernel does for us: counting, dropping, observing.
 fn let_go() -> Result<()> {
-    let pins = Path::new(PINS);
+    let pins = Path::new(PIN_ROOT);
     let filters = pins.read_dir().into_iter().flatten().flatten();
     let filters = filters.filter(|entry| entry.file_name().to_string_lossy().starts_with("filter-"));
     for pin in filters.flat_map(|folder| folder.path().read_dir().into_iter().flatten().flatten()) {
@@ -164,7 +164,9 @@ fn let_go() -> Result<()> {
         let name = pin.file_name().to_string_lossy().into_owned();
         let Some(interface) = name.strip_prefix("clsact-").and_then(interface) else { continue };
         let mut filter = Command::new("tc");
-        filter.args(["filter", "del", "dev", &interface, "ingress", "pref", "1", "handle", "0x706f", "bpf"]);
+        let (priority, handle) = (clsact::PRIORITY.to_string(), format!("{:#x}", clsact::HANDLE));
+        filter.args(["filter", "del", "dev", &interface, "ingress"]);
+        filter.args(["pref", &priority, "handle", &handle, "bpf"]);
         if let Err(error) = run::quietly(&mut filter, "packets may be dropped there until the next reboot") {
             eprintln!("xtask: {error}");
         }

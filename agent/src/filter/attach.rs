@@ -14,7 +14,7 @@ use aya::programs::tc::{
 use aya::programs::xdp::XdpLink;
 use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, XdpMode as AyaMode, loaded_programs};
 use aya::util::KernelVersion;
-use portcullis_common::filter::FILTER_DIR;
+use portcullis_common::filter::{FILTER_DIR, clsact};
 
 use super::command::FilterError;
 use super::links::{Interface, Link};
@@ -24,9 +24,7 @@ use crate::config::filter::{Filter, XdpMode};
 
 /// Since this kernel a classifier is attached by a link.
 const TCX: KernelVersion = KernelVersion::new(6, 6, 0);
-/// Our place among clsact's filters.
-const PRIORITY: u16 = 1;
-const HANDLE: TcHandle = TcHandle::new(0, 0x706f);
+const HANDLE: TcHandle = TcHandle::new(0, clsact::HANDLE);
 
 /// How the filter hangs on an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -295,12 +293,17 @@ fn clsact(program: &mut SchedClassifier, interface: &Interface) -> Result<Hook, 
         Err(error) => return Err(words(error)),
     }
     let id = if ours {
-        let old =
-            SchedClassifierLink::attached(&interface.name, TcAttachType::Ingress, PRIORITY, HANDLE, None)
-                .map_err(words)?;
+        let old = SchedClassifierLink::attached(
+            &interface.name,
+            TcAttachType::Ingress,
+            clsact::PRIORITY,
+            HANDLE,
+            None,
+        )
+        .map_err(words)?;
         program.attach_to_link(old).map_err(words)?
     } else {
-        let options = NlOptions { priority: PRIORITY, handle: HANDLE, classid: None };
+        let options = NlOptions { priority: clsact::PRIORITY, handle: HANDLE, classid: None };
         program
             .attach_with_options(&interface.name, TcAttachType::Ingress, TcAttachOptions::Netlink(options))
             .map_err(words)?
@@ -319,7 +322,13 @@ fn detach_clsact(index: u32) {
     let Ok(interfaces) = super::links::list() else { return };
     let Some(interface) = interfaces.into_iter().find(|interface| interface.index == index) else { return };
     // Dropped, a link of this kind detaches.
-    match SchedClassifierLink::attached(&interface.name, TcAttachType::Ingress, PRIORITY, HANDLE, None) {
+    match SchedClassifierLink::attached(
+        &interface.name,
+        TcAttachType::Ingress,
+        clsact::PRIORITY,
+        HANDLE,
+        None,
+    ) {
         Ok(link) => drop(link),
         Err(error) => log::warn!("the filter stays on {}: {error}", interface.name),
     }

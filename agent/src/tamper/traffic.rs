@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use nix::sys::socket::SockProtocol;
-use portcullis_common::filter::FILTER_DIR;
+use portcullis_common::filter::{FILTER_DIR, clsact};
 
 use super::Kind;
 use super::book::Key;
@@ -18,9 +18,6 @@ const RTM_NEWTFILTER: u16 = 44;
 const RTM_GETTFILTER: u16 = 46;
 /// TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS).
 const INGRESS: u32 = 0xffff_fff2;
-/// Priority and handle of our classifier among those of clsact, as the filter attaches it.
-const PRIORITY: u32 = 1;
-const HANDLE: u32 = 0x706f;
 
 /// Interfaces that were there.
 #[derive(Default)]
@@ -77,7 +74,8 @@ fn classified(index: u32) -> bool {
     let asked = Netlink::open(SockProtocol::NetlinkRoute, 0).and_then(|mut netlink| {
         netlink.ask(RTM_GETTFILTER, DUMP, &body, |kind, body| {
             let field = |at| array(body, at).map(u32::from_ne_bytes);
-            let ours = field(8) == Some(HANDLE) && field(16).is_some_and(|info| info >> 16 == PRIORITY);
+            let ours = field(8) == Some(clsact::HANDLE.into())
+                && field(16).is_some_and(|info| info >> 16 == u32::from(clsact::PRIORITY));
             found |= kind == RTM_NEWTFILTER && ours;
         })
     });

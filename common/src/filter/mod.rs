@@ -34,6 +34,14 @@ pub const FILTER_DIR: &str = "/sys/fs/bpf/portcullis/filter-v1";
 /// Ports one lease can name.
 pub const PORTS: usize = 4;
 
+/// The classifier among those of clsact, where it hangs on no link.
+pub mod clsact {
+    /// Its priority.
+    pub const PRIORITY: u16 = 1;
+    /// Its handle.
+    pub const HANDLE: u16 = 0x706f;
+}
+
 /// Names of the maps, which are the names of their pins too.
 pub mod map {
     /// ARRAY of one [`super::fast::Heads`]; this and all of `FAST_` can be mapped into memory.
