@@ -66,19 +66,7 @@ fn lease(until: u64, ports: [u16; 4]) -> Lease {
 }
 
 fn packet_from(source: &str) -> Vec<u8> {
-    let spec = filter_model::Spec {
-        tags: 0,
-        raw: false,
-        source: source.parse().unwrap(),
-        mapped: false,
-        options: 0,
-        extensions: Vec::new(),
-        fragment: None,
-        protocol: 6,
-        port: 22,
-        cut: None,
-    };
-    spec.build().bytes
+    filter_model::Spec::plain(source, 6, 22).build().bytes
 }
 
 #[test]

@@ -25,19 +25,7 @@ const XDP_PASS: u32 = 2;
 const HOUR: u64 = 3_600_000_000_000;
 
 fn packet(source: &str, port: u16) -> Vec<u8> {
-    let spec = filter_model::Spec {
-        tags: 0,
-        raw: false,
-        source: source.parse().unwrap(),
-        mapped: false,
-        options: 0,
-        extensions: Vec::new(),
-        fragment: None,
-        protocol: 17,
-        port,
-        cut: None,
-    };
-    spec.build().bytes
+    filter_model::Spec::plain(source, 17, port).build().bytes
 }
 
 /// How many of 100 such packets pass.

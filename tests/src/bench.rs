@@ -2,6 +2,7 @@
 //! what is left to others while a flood runs: [`flood`]; what the observer costs: [`observer`].
 //!
 //! * [`stacks`]: the stacks that are compared, and one attempt on each.
+//! * [`command`]: the command line of the programs that measure.
 //! * [`figures`]: medians, percentiles, the gate's own histogram.
 //! * [`report`]: the run, as a table and as JSON.
 //! * [`run`](mod@run): the rounds.
@@ -10,6 +11,7 @@
 //! on all of them; every attempt's result is checked; before anything is measured each counting stack must have locked
 //! an account.
 
+pub mod command;
 pub mod figures;
 pub mod filter;
 pub mod flood;

@@ -95,6 +95,23 @@ impl Model {
 }
 
 impl Spec {
+    /// A plain packet of `source` to `port`.
+    #[allow(dead_code, reason = "who draws packets at random has no use for it")]
+    pub fn plain(source: &str, protocol: u8, port: u16) -> Self {
+        Self {
+            tags: 0,
+            raw: false,
+            source: source.parse().unwrap(),
+            mapped: false,
+            options: 0,
+            extensions: Vec::new(),
+            fragment: None,
+            protocol,
+            port,
+            cut: None,
+        }
+    }
+
     pub fn build(&self) -> Built {
         let mut bytes = Vec::new();
         // What is read, and where it must have ended.

@@ -1,64 +1,27 @@
 //! What `cargo xtask bench filter` runs inside a sandbox: measures, and prints JSON. `--show`: makes tables of that JSON.
 
 use std::process::ExitCode;
-use std::time::Duration;
 
+use portcullis_tests::bench::command::{self, milliseconds, number, numbers, processors, wrong};
 use portcullis_tests::bench::filter::plan::{Asked, run};
 use portcullis_tests::bench::filter::report;
-use portcullis_tests::{Error, Result};
 
 fn main() -> ExitCode {
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let done = match words[..] {
-        ["--show"] => show(),
-        [token, object, family, sizes, rounds, milliseconds, processors] => {
-            measure(token, object, family, [sizes, rounds, milliseconds, processors])
+    command::main("filter", |words| match *words {
+        ["--show"] => command::show(report::tables),
+        [token, object, family, sizes, rounds, time, places] => {
+            let asked = Asked {
+                token: token.into(),
+                object: object.into(),
+                six: family == "6",
+                sizes: numbers(sizes)?,
+                rounds: number(rounds)?,
+                time: milliseconds(time)?,
+                processors: processors(places)?,
+            };
+            println!("{:#}", report::json(&asked, &run(&asked)?));
+            Ok(())
         }
         _ => Err(wrong("run it by `cargo xtask bench filter`")),
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("bench filter: {error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn measure(token: &str, object: &str, family: &str, rest: [&str; 4]) -> Result<()> {
-    let [sizes, rounds, milliseconds, processors] = rest.map(numbers);
-    let one =
-        |numbers: Result<Vec<u32>>| numbers?.first().copied().ok_or_else(|| wrong("a number is missing"));
-    let (flood, receiver) = match processors?[..] {
-        [flood, receiver] => (flood as usize, receiver as usize),
-        _ => return Err(wrong("two processors")),
-    };
-    let asked = Asked {
-        token: token.into(),
-        object: object.into(),
-        six: family == "6",
-        sizes: sizes?,
-        rounds: one(rounds)?,
-        time: Duration::from_millis(one(milliseconds)?.into()),
-        processors: (flood, receiver),
-    };
-    let sizes = run(&asked)?;
-    println!("{:#}", report::json(&asked, &sizes));
-    Ok(())
-}
-
-fn show() -> Result<()> {
-    let run = serde_json::from_reader(std::io::stdin()).map_err(|error| wrong(&error.to_string()))?;
-    print!("{}", report::tables(&run));
-    Ok(())
-}
-
-fn numbers(text: &str) -> Result<Vec<u32>> {
-    let parse = |word: &str| word.parse().map_err(|_| wrong(&format!("{word} is no number")));
-    text.split(',').map(parse).collect()
-}
-
-fn wrong(output: &str) -> Error {
-    Error::Answer { program: "the command line".into(), output: output.into() }
+    })
 }

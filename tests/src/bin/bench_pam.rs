@@ -3,41 +3,27 @@
 
 use std::process::ExitCode;
 
+use portcullis_tests::bench::command::{self, wrong};
 use portcullis_tests::bench::{report, run};
-use portcullis_tests::{Error, Result};
 
 fn main() -> ExitCode {
-    match bench() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("bench pam: {error}");
-            ExitCode::FAILURE
+    command::main("pam", |words| {
+        let (rounds, json) = match *words {
+            ["--once", stack, path] => {
+                println!("{}", run::once(stack, path)?);
+                return Ok(());
+            }
+            ["--rounds", rounds] => (rounds, false),
+            ["--rounds", rounds, "--json"] => (rounds, true),
+            _ => return Err(wrong("run it by `cargo xtask bench pam`")),
+        };
+        let rounds = rounds.parse().map_err(|_| wrong("--rounds takes a number"))?;
+        let measured = run::run(rounds)?;
+        if json {
+            println!("{:#}", report::json(&measured));
+        } else {
+            print!("{}", report::table(&measured));
         }
-    }
-}
-
-fn bench() -> Result<()> {
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let (rounds, json) = match words[..] {
-        ["--once", stack, path] => {
-            println!("{}", run::once(stack, path)?);
-            return Ok(());
-        }
-        ["--rounds", rounds] => (rounds, false),
-        ["--rounds", rounds, "--json"] => (rounds, true),
-        _ => return Err(wrong("run it by `cargo xtask bench pam`")),
-    };
-    let rounds = rounds.parse().map_err(|_| wrong("--rounds takes a number"))?;
-    let measured = run::run(rounds)?;
-    if json {
-        println!("{:#}", report::json(&measured));
-    } else {
-        print!("{}", report::table(&measured));
-    }
-    Ok(())
-}
-
-fn wrong(output: &str) -> Error {
-    Error::Answer { program: "the command line".into(), output: output.into() }
+        Ok(())
+    })
 }
